@@ -1,0 +1,1 @@
+"""The webserver: the public HTTP API and its documentation page."""

@@ -1,0 +1,1 @@
+"""The routes, one noun a file; each has its twin in :mod:`api.schemas`."""

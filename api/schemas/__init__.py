@@ -1,0 +1,1 @@
+"""The public contract of the API, one twin for each router."""

@@ -1,0 +1,1 @@
+"""The metastore: the only package that knows SQL, on SQLite and on Postgres alike."""

@@ -1,0 +1,89 @@
+"""The one way in: a store runs commands in write transactions and queries on snapshots.
+
+A command is a plain function ``def f(tx: Tx, …)`` and a query ``def f(conn: Connection, …)``; both are synchronous, with
+statements built once at import.  On SQLite they run on threads (one writer), on Postgres inside
+``AsyncConnection.run_sync``.  There is no await inside a transaction, so nothing but the database can stand between two statements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from dag.plan import Plan
+    from dag.world import Entropy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: What a hint may be about: ``scheduler`` (there is something to decide or to hand over), ``stop`` (a directive waits
+#: for its executor), or ``run:<id>`` (that run has new events).
+Topic = str
+
+
+class Plans(Protocol):
+    """Compiled DAG versions; immutable, so they are kept in memory."""
+
+    def get(self, conn: Connection, dag_id: str, version: int) -> Plan:
+        """Return the plan of one version, from memory or from its stored document."""
+        ...
+
+
+@dataclass(slots=True)
+class Tx:
+    """A write transaction, as a command sees it."""
+
+    conn: Connection
+    #: Database time (Postgres: ``clock_timestamp()`` at the first statement; SQLite: the one service's clock).
+    now: datetime
+    entropy: Entropy
+    plans: Plans
+    #: What to tell others about once the COMMIT has returned; never told when it has not.
+    topics: set[Topic] = field(default_factory=set)
+
+    @property
+    def postgres(self) -> bool:
+        """Whether row locks exist here; on SQLite the one writer is the lock."""
+        return self.conn.dialect.name == "postgresql"
+
+
+class Subscription(Protocol):
+    """A level-triggered flag: set by any of its topics, cleared by waiting."""
+
+    async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # a deadline is part of the promise
+        """Return True when a topic was told since the last wait, False after *timeout* seconds."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """A metastore."""
+
+    dialect: Literal["sqlite", "postgresql"]
+
+    async def write(self, command: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run *command* in one write transaction and return its result once the COMMIT has returned.
+
+        The transaction goes on when the caller is cancelled.  After a lost connection, a deadlock or a serialization
+        failure the whole command runs again in a fresh transaction, also when the reply to COMMIT was lost: a command
+        must be safe to run twice with the same arguments.  Raises :exc:`~dag.errors.Unavailable` when the database
+        cannot be reached.
+        """
+        ...
+
+    async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run *query* on one snapshot and return its result."""
+        ...
+
+    def subscribe(self, *topics: Topic) -> Subscription:
+        """Listen to hints.  A hint may be lost; whoever waits looks again after a while."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""The scheduler: reads, decides, applies, hands over."""

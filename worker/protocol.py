@@ -1,0 +1,226 @@
+"""The one message set between a supervisor and the side that holds the metastore.
+
+Locally the messages travel as length-prefixed frames over a 0600 UNIX socket; a frame is a batch of messages: four bytes
+of big-endian length, then a JSON array.  (Remote workers will send the same messages over HTTP.)
+
+The agent is the *supervisor* of every attempt on its host.  Its life with one attempt::
+
+    service → agent   launch     an attempt of yours is queued
+    agent → service   start      may I? (compare-and-set on queued, with my boot_id)
+    service → agent   task       yes, and this is what to run      | refused: leave it alone
+    agent → service   finish     it ended like this                  (spooled on disk first, repeated until answered)
+    service → agent   finished   noted; forget it
+
+Any message may be lost, late or doubled: ``launch`` of a known attempt is ignored, ``start`` with the same boot_id is
+answered again, ``finish`` is accepted once and answered always.  A ``task`` may come without a ``start`` (as the answer to
+a ``finish`` that asked for ``more``); an agent starts an attempt at most once in its life, whatever arrives.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, Final, Literal, NotRequired, TypedDict
+
+#: Grows when a message changes its meaning; both sides say theirs in the hello.
+PROTOCOL: Final = 1
+#: The largest frame accepted: an output of 1 MiB as JSON inside JSON, with room for its neighbours.
+MAX_FRAME: Final = 64 * 1024 * 1024
+#: The largest output of a task, in bytes of JSON.
+MAX_OUTPUT: Final = 1024 * 1024
+
+_LENGTH: Final = struct.Struct(">I")
+
+#: How an attempt ended, as its supervisor saw it.
+Outcome = Literal["success", "failed", "timed_out", "cancelled", "drained", "lost"]
+#: Why an attempt is asked to stop.  ``user``, ``run_timeout`` and ``fail_fast`` end it for good; ``drain`` requeues it.
+StopReason = Literal["user", "run_timeout", "fail_fast", "fenced", "drain"]
+#: Why a start is refused: somebody else has it, it is over, or it can never run (its references do not resolve).
+Refusal = Literal["conflict", "gone", "failed"]
+
+
+class Held(TypedDict):
+    """An attempt that an agent knows of."""
+
+    attempt_id: str
+    #: ``starting``: start was asked for; ``running``: user code was started; ``ended``: finish not yet answered.
+    phase: Literal["starting", "running", "ended"]
+
+
+class Hello(TypedDict):
+    """The first message of an agent on every connection."""
+
+    type: Literal["hello"]
+    protocol: int
+    version: str
+    agent_id: str
+    #: Random, new with every agent process: what every start and finish of this agent says.
+    boot_id: str
+    pid: int
+    attempts: list[Held]
+
+
+class Welcome(TypedDict):
+    """The answer to a hello."""
+
+    type: Literal["welcome"]
+    protocol: int
+    version: str
+
+
+class Launch(TypedDict):
+    """An attempt is queued for this agent."""
+
+    type: Literal["launch"]
+    attempt_id: str
+
+
+class Start(TypedDict):
+    """Ask whether this agent may start the attempt."""
+
+    type: Literal["start"]
+    attempt_id: str
+    boot_id: str
+
+
+class TaskBody(TypedDict):
+    """All that is needed to run one attempt; references are resolved, nothing is left to decide."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    #: ISO 8601, or "" where the run has none.
+    logical_date: str
+    kind: Literal["command", "python"]
+    #: ``command``: the argv, or None where ``shell`` is given.
+    argv: NotRequired[list[str] | None]
+    #: ``command``: a line for ``/bin/sh -c``.
+    shell: NotRequired[str | None]
+    #: ``python``: ``module:function``, or None where ``source`` is given.
+    call: NotRequired[str | None]
+    #: ``python``: a module text that defines ``main``.
+    source: NotRequired[str | None]
+    args: NotRequired[list[Any]]
+    kwargs: NotRequired[dict[str, Any]]
+    #: The task's own variables; the agent adds its allow-list and the RUNYARD_* ones.
+    env: dict[str, str]
+    #: Relative to the code directory; None is the attempt's private work directory.
+    cwd: str | None
+    #: Seconds; None is unlimited.
+    timeout: float | None
+    #: Seconds between SIGTERM and SIGKILL.
+    kill_grace: float
+
+
+class Task(TypedDict):
+    """Yes: run this."""
+
+    type: Literal["task"]
+    attempt_id: str
+    body: TaskBody
+
+
+class Refused(TypedDict):
+    """No: forget this attempt, touch nothing."""
+
+    type: Literal["refused"]
+    attempt_id: str
+    code: Refusal
+    detail: str
+
+
+class Finish(TypedDict):
+    """An attempt ended."""
+
+    type: Literal["finish"]
+    attempt_id: str
+    boot_id: str
+    outcome: Outcome
+    exit_code: int | None
+    signal: int | None
+    #: One line for people; "" on success.
+    error: str
+    #: The output as JSON text; None is null.
+    output: str | None
+    log_size: int
+    #: Bytes beyond the cap that were counted and thrown away.
+    log_dropped: int
+    #: Wall-clock seconds since the epoch, of the agent's host.
+    started_at: float
+    ended_at: float
+    #: Whether the answer may bring a next task for the slot that this end frees, already started under ``boot_id``.
+    more: bool
+
+
+class Finished(TypedDict):
+    """The end of an attempt is noted, now or earlier; the agent forgets it."""
+
+    type: Literal["finished"]
+    attempt_id: str
+    #: False: a stale attempt; nothing was changed.
+    accepted: bool
+
+
+class Cancel(TypedDict):
+    """Stop this attempt: SIGTERM to its tree, after *grace* seconds SIGKILL."""
+
+    type: Literal["cancel"]
+    attempt_id: str
+    reason: StopReason
+    grace: float
+
+
+class Beat(TypedDict):
+    """The service's database lease for this agent was renewed; ``ttl`` seconds from the *sending* of the renewal."""
+
+    type: Literal["beat"]
+    #: None: nobody else can take this agent's attempts (SQLite); it never fences itself.
+    ttl: float | None
+
+
+class Drain(TypedDict):
+    """Stop everything, finish each attempt as ``drained``, then end.
+
+    ``grace`` is seconds for running tasks to end by themselves before they get SIGTERM.
+    """
+
+    type: Literal["drain"]
+    grace: float
+
+
+Message = (
+    Hello | Welcome | Launch | Start | Task | Refused | Finish | Finished | Cancel | Beat | Drain
+)  # fmt: skip
+
+
+class FrameInvalid(Exception):
+    """Bytes that are no frame of this protocol."""
+
+
+def encode(messages: list[Message]) -> bytes:
+    """Return one frame with *messages*."""
+    body = json.dumps(messages, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode(buffer: bytearray) -> list[Message]:
+    """Take every whole frame off the front of *buffer* and return their messages in order."""
+    messages: list[Message] = []
+    while len(buffer) >= _LENGTH.size:
+        (size,) = _LENGTH.unpack_from(buffer)
+        if size > MAX_FRAME:
+            raise FrameInvalid(f"a frame of {size} bytes; at most {MAX_FRAME} are accepted")
+        end = _LENGTH.size + size
+        if len(buffer) < end:
+            break
+        try:
+            batch = json.loads(bytes(buffer[_LENGTH.size : end]))
+        except ValueError as error:
+            raise FrameInvalid(f"a frame that is not JSON: {error}") from None
+        del buffer[:end]
+        if not isinstance(batch, list):
+            raise FrameInvalid("a frame that is not a list of messages")
+        messages += batch
+    return messages
