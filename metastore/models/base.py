@@ -6,7 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, MetaData, Text, TypeDecorator
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, Text, TypeDecorator
+from sqlalchemy.ext.compiler import compiles
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -35,7 +36,7 @@ class Instant(TypeDecorator[datetime]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "sqlite":
-            return dialect.type_descriptor(BigInteger())
+            return dialect.type_descriptor(Integer())
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
@@ -60,6 +61,13 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002  # the interface's
         return None if value is None else json.loads(value)
+
+
+@compiles(BigInteger, "sqlite")
+@compiles(Boolean, "sqlite")
+def _strict(_type: TypeEngine[Any], _compiler: Any, **_: Any) -> str:
+    """SQLite's STRICT tables refuse BIGINT and BOOLEAN; every whole number there has 64 bits."""
+    return "INTEGER"
 
 
 def identity() -> Column[int]:
