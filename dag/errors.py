@@ -6,10 +6,12 @@
 # │   ├── AlreadyExists
 # │   ├── IllegalStep        the state tables say no
 # │   ├── StillActive        something of it is still running
-# │   └── KeyReused          an idempotency key with another request
+# │   ├── KeyReused          an idempotency key with another request
+# │   └── RevisionMismatch   it was changed since the caller looked
 # ├── Invalid                the caller's input is wrong; carries every problem at once
 # │   └── DocumentInvalid
 # ├── Forbidden              known caller, not allowed
+# ├── SchemaMismatch         this release and the database are of different ages
 # └── Unavailable            not now; trying again is right
 
 from __future__ import annotations
@@ -84,6 +86,15 @@ class KeyReused(Conflict):
         super().__init__(f"The idempotency key {key!r} was used for a different request before.")
 
 
+class RevisionMismatch(Conflict):
+    """It was changed since the caller looked at it."""
+
+    def __init__(self, kind: str, name: str, expected: int, actual: int) -> None:
+        super().__init__(f"The {kind} {name!r} is at revision {actual}, not {expected}: it was changed meanwhile.")
+        self.expected = expected
+        self.actual = actual
+
+
 class Invalid(RunyardError):
     """The input breaks one or more rules; *problems* has them all."""
 
@@ -98,6 +109,27 @@ class DocumentInvalid(Invalid):
 
 class Forbidden(RunyardError):
     """The caller is known and may not do this."""
+
+
+class SchemaMismatch(RunyardError):
+    """The database's schema is not the one that this release works with."""
+
+    def __init__(self, found: str | None, wanted: str, *, newer: bool) -> None:
+        if newer:
+            text = (
+                f"The database is at schema revision {found!r}, which this release does not know; it works with "
+                f"{wanted!r}. Start the newer Runyard that wrote it, or downgrade the database with that one: "
+                f"runyard db downgrade {wanted}"
+            )
+        else:
+            text = (
+                f"The database is at schema revision {found or 'none'!r}, older than {wanted!r}, which this release "
+                "works with. Bring it up: runyard db upgrade"
+            )
+        super().__init__(text)
+        self.found = found
+        self.wanted = wanted
+        self.newer = newer
 
 
 class Unavailable(RunyardError):

@@ -1,0 +1,129 @@
+"""Bring the schema to this release, from a checkout and from an installed wheel alike.
+
+Alembic is imported only when there is something to do: a service starts on a database that is already right without it.
+These functions block and may run an event loop of their own; from async code call them by ``asyncio.to_thread``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dag.errors import SchemaMismatch, Unavailable
+from metastore.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+#: Every revision there is, oldest first; a test compares them with the scripts.
+REVISIONS: Final = ("0001",)
+HEAD: Final = REVISIONS[-1]
+
+_HERE: Final = Path(__file__).parent
+#: In the wheel the scripts are inside this package, in a checkout beside it.
+_PACKAGED, _CHECKOUT = _HERE / "migrations", _HERE.parent / "alembic"
+
+
+def upgrade(url: str) -> bool:
+    """Bring the database to this release's schema; return whether anything had to be done."""
+    settings = DatabaseSettings(url)
+    found = current(url)
+    if found == HEAD:
+        return False
+    _refuse_newer(found)
+    if settings.dialect == "sqlite":
+        _create(settings.path)
+    from alembic import command  # noqa: PLC0415  # see the module's docstring
+
+    command.upgrade(config(settings), HEAD)
+    return True
+
+
+def downgrade(url: str, to: str) -> None:
+    """Take the database back to revision *to*, or to nothing at all: ``base``."""
+    settings = DatabaseSettings(url)
+    _refuse_newer(current(url))
+    from alembic import command  # noqa: PLC0415  # see the module's docstring
+
+    command.downgrade(config(settings), to)
+
+
+def check(url: str) -> None:
+    """Raise :exc:`~dag.errors.SchemaMismatch` unless the database has exactly this release's schema."""
+    found = current(url)
+    _refuse_newer(found)
+    if found != HEAD:
+        raise SchemaMismatch(found, HEAD, newer=False)
+
+
+def current(url: str) -> str | None:
+    """Return the database's revision, None where there is none yet."""
+    settings = DatabaseSettings(url)
+    try:
+        if settings.dialect == "sqlite":
+            return _sqlite_revision(settings.path)
+        return asyncio.run(_postgres_revision(settings))
+    except (OSError, TimeoutError, sqlite3.Error) as error:
+        msg = f"The database {settings.shown} cannot be reached: {error or type(error).__name__}."
+        raise Unavailable(msg) from error
+
+
+def config(settings: DatabaseSettings) -> Config:
+    """Return an Alembic configuration that needs no ini file."""
+    from alembic.config import Config  # noqa: PLC0415  # see the module's docstring
+
+    config = Config()
+    config.set_main_option("script_location", str(_PACKAGED if _PACKAGED.is_dir() else _CHECKOUT))
+    config.attributes["settings"] = settings  # an attribute, not an option: a % in a password is no interpolation
+    return config
+
+
+def _refuse_newer(found: str | None) -> None:
+    if found is not None and found not in REVISIONS:
+        raise SchemaMismatch(found, HEAD, newer=True)
+
+
+def _sqlite_revision(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    conn = sqlite3.connect(path, timeout=5)
+    try:
+        known = conn.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'alembic_version'").fetchone()
+        row = conn.execute("SELECT version_num FROM alembic_version").fetchone() if known else None
+    finally:
+        conn.close()
+    return None if row is None else str(row[0])
+
+
+async def _postgres_revision(settings: DatabaseSettings) -> str | None:
+    import asyncpg  # type: ignore[import-untyped]  # noqa: PLC0415  # it ships no types; only where Postgres is used
+
+    try:
+        conn = await asyncpg.connect(settings.asyncpg, timeout=10, command_timeout=30)
+    except asyncpg.PostgresError as error:
+        msg = f"The database {settings.shown} cannot be used: {error}."
+        raise Unavailable(msg) from error
+    try:
+        if await conn.fetchval("SELECT to_regclass('alembic_version')") is None:
+            return None
+        found = await conn.fetchval("SELECT version_num FROM alembic_version")
+    finally:
+        await conn.close(timeout=5)
+    return None if found is None else str(found)
+
+
+def _create(path: Path) -> None:
+    """Make the file, for its owner only, in the journal mode that it keeps."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        msg = f"The database {path} cannot be created: {error.strerror}."
+        raise Unavailable(msg) from error
+    conn = sqlite3.connect(path, timeout=5)
+    conn.execute("PRAGMA journal_mode = WAL").close()
+    conn.close()

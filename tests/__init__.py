@@ -1,0 +1,1 @@
+"""The tests: real databases and real processes, no mocks."""

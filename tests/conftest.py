@@ -1,0 +1,87 @@
+"""Fixtures that every kind of test may ask for: a store on each database, a clock, repeatable chance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from metastore.settings import DatabaseSettings
+from metastore.sqlite import SqliteStore
+from tests.databases import PostgresServer, SqliteFiles
+from tests.world import FakeClock, SeededEntropy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from metastore.store import Store
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def entropy() -> SeededEntropy:
+    return SeededEntropy()
+
+
+@pytest.fixture(scope="session")
+def sqlite_files(tmp_path_factory: pytest.TempPathFactory) -> SqliteFiles:
+    return SqliteFiles(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """Start one server for each worker of the test run."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def sqlite_url(sqlite_files: SqliteFiles, tmp_path: Path) -> str:
+    """The URL of a migrated SQLite database of this test's own."""
+    return sqlite_files.create(tmp_path)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a migrated Postgres database of this test's own."""
+    url = postgres_server.create()
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of this test's own, on each of the two in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+async def store(database_url: str, clock: FakeClock, entropy: SeededEntropy) -> AsyncIterator[Store]:
+    """An open store, on each of the two databases in turn."""
+    opened = await open_store(database_url, clock, entropy)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def sqlite_store(sqlite_url: str, clock: FakeClock, entropy: SeededEntropy) -> AsyncIterator[SqliteStore]:
+    """An open store on SQLite alone."""
+    opened = await SqliteStore.open(DatabaseSettings(sqlite_url).path, clock=clock, entropy=entropy)
+    yield opened
+    await opened.close()
+
+
+async def open_store(url: str, clock: FakeClock, entropy: SeededEntropy) -> Store:
+    settings = DatabaseSettings(url)
+    if settings.dialect == "sqlite":
+        return await SqliteStore.open(settings.path, clock=clock, entropy=entropy)
+    from metastore.postgres import PostgresStore  # noqa: PLC0415  # not for tests that do without Postgres
+
+    return await PostgresStore.open(settings, clock=clock, entropy=entropy)
