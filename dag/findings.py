@@ -1,0 +1,68 @@
+"""Collects every problem of an input, with hints, within bounds: a hostile document must not cost more than an honest one."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Final
+
+from dag.errors import Invalid, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+#: More problems than these are counted, not told.
+MOST: Final = 1000
+#: How many names are looked up in the list of what was perhaps meant: a look-up is the expensive part.
+_MOST_LOOKUPS: Final = 50
+_MOST_CANDIDATES: Final = 2000
+_LONGEST_WORD: Final = 100
+
+
+class Findings:
+    """What was found wrong so far, in the order of finding."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._told: set[tuple[str, str]] = set()
+        self._untold = 0
+        self._lookups = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.problems)
+
+    def add(self, pointer: str, code: str, message: str, hint: str = "") -> None:
+        """Keep one problem; the same place and rule only once."""
+        if (pointer, code) in self._told:
+            return
+        if len(self.problems) >= MOST:
+            self._untold += 1
+            return
+        self._told.add((pointer, code))
+        self.problems.append(Problem(pointer=pointer, code=code, message=message, hint=hint))
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self.add(problem.pointer, problem.code, problem.message, problem.hint)
+
+    def at(self) -> set[str]:
+        """Return the places where something is wrong."""
+        return {pointer for pointer, _ in self._told}
+
+    def meant(self, word: str, known: Collection[str], otherwise: str = "") -> str:
+        """Return a hint that names what of *known* was perhaps meant by *word*."""
+        self._lookups += 1
+        if self._lookups > _MOST_LOOKUPS or len(word) > _LONGEST_WORD:
+            return otherwise
+        near = [name for name in known if abs(len(name) - len(word)) <= len(word) // 2 + 1][:_MOST_CANDIDATES]
+        folded = {name.casefold().replace("-", "_"): name for name in near}
+        close = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.7)
+        return f"Did you mean {folded[close[0]]!r}?" if close else otherwise
+
+    def raise_if_any(self, kind: type[Invalid]) -> None:
+        """Raise *kind* with all that was found."""
+        if not self.problems:
+            return
+        if self._untold:
+            text = f"There are {self._untold} more problems."
+            self.problems.append(Problem(pointer="", code="too_many_problems", message=text, hint="Mend these first."))
+        raise kind(self.problems)
