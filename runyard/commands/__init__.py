@@ -1,0 +1,1 @@
+"""The commands of ``runyard``, one module for each family; :mod:`runyard.cli` imports them when they are called."""
