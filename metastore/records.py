@@ -178,15 +178,18 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorRecord:
-    """Slots of one executor: on one agent where *agent_id* is given, else shared by all."""
+    """One executor as an agent has announced it; its slots are the agent's own where *placed*, else shared by all."""
 
     name: str
-    agent_id: str | None
-    host: str | None
+    agent_id: str
+    host: str
+    placed: bool
     #: None is unbounded.
     slots: int | None
     used: int
-    seen_at: datetime | None
+    status: str
+    detail: str
+    seen_at: datetime
     lease_until: datetime | None
 
 

@@ -237,13 +237,34 @@ def _runs() -> None:
     )
     op.create_index("ix_runs_dag_id_id", "runs", ["dag_id", "id"])
     op.create_index(
+        "ix_runs_quarantined",
+        "runs",
+        ["quarantined_until"],
+        sqlite_where=sa.text("quarantined_until IS NOT NULL"),
+        postgresql_where=sa.text("quarantined_until IS NOT NULL"),
+    )
+    op.create_index(
         "ix_runs_queued",
         "runs",
-        ["run_after", "id"],
+        ["dag_id", "run_after", "id"],
+        sqlite_where=sa.text("state = 'queued'"),
+        postgresql_where=sa.text("state = 'queued'"),
+    )
+    op.create_index(
+        "ix_runs_run_after",
+        "runs",
+        ["run_after"],
         sqlite_where=sa.text("state = 'queued'"),
         postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_index("ix_runs_state_id", "runs", ["state", "id"])
+    op.create_index(
+        "ix_runs_unmaterialised",
+        "runs",
+        ["id"],
+        sqlite_where=sa.text("state = 'running' AND NOT materialised"),
+        postgresql_where=sa.text("state = 'running' AND NOT materialised"),
+    )
 
 
 def _events() -> None:

@@ -1,0 +1,235 @@
+"""What there is to do: the scheduler's reads, each by a partial index over what has not ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import and_, bindparam, func, literal_column, or_, select, text
+
+from dag.ids import AttemptId
+from dag.states import AttemptState, RunState
+from metastore.models.attempts import attempts
+from metastore.models.dags import dags
+from metastore.models.limits import limits
+from metastore.models.runs import runs, task_instances
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+#: How many of each kind are read at once; the rest follows in the next look.
+MOST: Final = 100
+
+_instance = task_instances.c
+_attempt = attempts.c
+_HEALTHY: Final = or_(runs.c.quarantined_until.is_(None), runs.c.quarantined_until <= bindparam("now"))
+_QUEUED_NOW: Final = and_(runs.c.state == RunState.QUEUED.value, runs.c.run_after <= bindparam("now"), _HEALTHY)
+
+# The DAG comes first: one that is paused or at its limit is passed over whole, however many of its runs wait.
+_DAGS_TO_START: Final = (
+    select(dags.c.dag_id, limits.c.capacity, limits.c.used)
+    .select_from(
+        dags.join(limits, limits.c.key == literal_column("'dag:'") + dags.c.dag_id + literal_column("':runs'"))
+    )
+    .where(
+        dags.c.paused.is_(False),
+        or_(limits.c.capacity.is_(None), limits.c.used < limits.c.capacity),
+        select(runs.c.id).where(runs.c.dag_id == dags.c.dag_id, _QUEUED_NOW).exists(),
+    )
+    .limit(MOST)
+)
+_RUNS_TO_START: Final = (
+    select(runs.c.id, runs.c.run_after)
+    .where(runs.c.dag_id == bindparam("dag_id"), _QUEUED_NOW)
+    .order_by(runs.c.run_after, runs.c.id)
+    .limit(bindparam("most"))
+)
+_UNMATERIALISED: Final = (
+    select(runs.c.id)
+    .where(text("runs.state = 'running' AND NOT runs.materialised"), _HEALTHY)
+    .order_by(runs.c.id)
+    .limit(MOST)
+)
+_DUE: Final = (
+    select(_instance.run)
+    .select_from(task_instances.join(runs, runs.c.id == _instance.run))
+    .where(_instance.due_at <= bindparam("now"), runs.c.state == RunState.RUNNING.value, runs.c.materialised, _HEALTHY)
+    .distinct()
+    .limit(MOST)
+)
+_OVERDUE: Final = (
+    select(runs.c.id)
+    .where(
+        text("runs.state IN ('running', 'cancelling')"),
+        runs.c.state == RunState.RUNNING.value,
+        runs.c.deadline_at <= bindparam("now"),
+        _HEALTHY,
+    )
+    .order_by(runs.c.deadline_at)
+    .limit(MOST)
+)
+_ANY_READY: Final = (
+    select(_instance.id)
+    .where(
+        _instance.executor == bindparam("executor"),
+        text("task_instances.state = 'scheduled'"),
+        _instance.blocked_on.is_(None),
+    )
+    .limit(1)
+)
+_NEXT: Final = (
+    select(func.min(runs.c.run_after)).where(text("runs.state = 'queued'"), runs.c.run_after > bindparam("now")),
+    select(func.min(_instance.due_at)).where(_instance.due_at > bindparam("now")),
+    select(func.min(runs.c.deadline_at)).where(
+        text("runs.state IN ('running', 'cancelling')"),
+        runs.c.state == RunState.RUNNING.value,
+        runs.c.deadline_at > bindparam("now"),
+    ),
+    select(func.min(_attempt.launch_after)).where(
+        text("attempts.state IN ('queued', 'running')"), _attempt.launch_after > bindparam("now")
+    ),
+    select(func.min(runs.c.quarantined_until)).where(runs.c.quarantined_until > bindparam("now")),
+)
+_PLACED: Final = (
+    select(
+        _attempt.id,
+        _attempt.executor,
+        _attempt.placed_on,
+        _attempt.state,
+        _attempt.boot_id,
+        _attempt.queued_at,
+        _attempt.launch_after,
+        _attempt.stop_reason,
+        _attempt.try_number,
+        _instance.task_id,
+        _instance.map_index,
+        runs.c.dag_id,
+        runs.c.run_id,
+    )
+    .select_from(attempts.join(task_instances, _instance.id == _attempt.instance).join(runs, runs.c.id == _attempt.run))
+    .where(text("attempts.state IN ('queued', 'running')"), _attempt.placed_on.in_(bindparam("places", expanding=True)))
+    .order_by(_attempt.id)
+)
+_STOPPING: Final = (
+    select(_attempt.id, _attempt.executor, _attempt.stop_reason)
+    .where(
+        text("attempts.state = 'running' AND attempts.stop_reason IS NOT NULL"),
+        _attempt.placed_on.in_(bindparam("places", expanding=True)),
+    )
+    .order_by(_attempt.id)
+    .limit(1_000)
+)
+_ACTIVE_RUNS: Final = (
+    select(runs.c.id)
+    .where(text("runs.state IN ('running', 'cancelling')"), runs.c.id > bindparam("after"), _HEALTHY)
+    .order_by(runs.c.id)
+    .limit(bindparam("most"))
+)
+_LIMIT_KEYS: Final = (
+    select(limits.c.key).where(limits.c.key > bindparam("after")).order_by(limits.c.key).limit(bindparam("most"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An active attempt and where it was placed."""
+
+    id: AttemptId
+    executor: str
+    placed_on: str | None
+    state: AttemptState
+    boot_id: str | None
+    queued_at: datetime
+    launch_after: datetime | None
+    stop_reason: str | None
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """A running attempt that was asked to stop."""
+
+    id: AttemptId
+    executor: str
+    reason: str
+
+
+def startable_runs(conn: Connection, now: datetime) -> list[int]:
+    """Return queued runs whose time has come and whose DAG has room, earliest first in each DAG."""
+    found: list[tuple[datetime, int]] = []
+    for dag in conn.execute(_DAGS_TO_START, {"now": now}).all():
+        most = MOST if dag.capacity is None else min(MOST, dag.capacity - dag.used)
+        rows = conn.execute(_RUNS_TO_START, {"now": now, "dag_id": dag.dag_id, "most": most})
+        found += [(row.run_after, row.id) for row in rows]
+    return [run for _, run in sorted(found)[:MOST]]
+
+
+def unmaterialised_runs(conn: Connection, now: datetime) -> list[int]:
+    """Return running runs some of whose instances have not been created."""
+    return list(conn.execute(_UNMATERIALISED, {"now": now}).scalars())
+
+
+def due_runs(conn: Connection, now: datetime) -> list[int]:
+    """Return runs with an instance whose time has come."""
+    return list(conn.execute(_DUE, {"now": now}).scalars())
+
+
+def overdue_runs(conn: Connection, now: datetime) -> list[int]:
+    """Return runs that have passed their deadline."""
+    return list(conn.execute(_OVERDUE, {"now": now}).scalars())
+
+
+def executors_with_ready(conn: Connection, executors: Sequence[str]) -> list[str]:
+    """Return which of *executors* have an instance that waits for a slot."""
+    return [name for name in executors if conn.execute(_ANY_READY, {"executor": name}).first() is not None]
+
+
+def next_due(conn: Connection, now: datetime) -> datetime | None:
+    """Return the next moment at which something becomes due by itself."""
+    moments = [conn.execute(statement, {"now": now}).scalar() for statement in _NEXT]
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def placed(conn: Connection, places: Sequence[str]) -> list[Placed]:
+    """Return the active attempts that *places* hold."""
+    return [_placed(row) for row in conn.execute(_PLACED, {"places": list(places)})]
+
+
+def _placed(row: Any) -> Placed:
+    labels = {
+        "dag_id": row.dag_id,
+        "run_id": row.run_id,
+        "task_id": row.task_id,
+        "map_index": str(row.map_index),
+        "try_number": str(row.try_number),
+    }
+    return Placed(
+        AttemptId(row.id),
+        row.executor,
+        row.placed_on,
+        AttemptState(row.state),
+        row.boot_id,
+        row.queued_at,
+        row.launch_after,
+        row.stop_reason,
+        labels,
+    )
+
+
+def stopping(conn: Connection, places: Sequence[str]) -> list[Stopping]:
+    """Return the running attempts of *places* that were asked to stop."""
+    rows = conn.execute(_STOPPING, {"places": list(places)})
+    return [Stopping(AttemptId(row.id), row.executor, row.stop_reason) for row in rows]
+
+
+def active_runs(conn: Connection, now: datetime, after: int, most: int) -> list[int]:
+    """Return running runs by number, from *after* on."""
+    return list(conn.execute(_ACTIVE_RUNS, {"now": now, "after": after, "most": most}).scalars())
+
+
+def limit_keys(conn: Connection, after: str, most: int) -> list[str]:
+    """Return the keys of limits, from *after* on."""
+    return list(conn.execute(_LIMIT_KEYS, {"after": after, "most": most}).scalars())
