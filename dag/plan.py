@@ -155,5 +155,7 @@ def _body(task: TaskSpec) -> tuple[Kind, dict[str, Any]]:
     if task.command is not None:
         return "command", {"shell": task.command} if isinstance(task.command, str) else {"argv": list(task.command)}
     if task.python is not None:
-        return "python", task.python.model_dump(exclude_none=True)
+        python = task.python
+        form = {"call": python.call} if python.call is not None else {"source": python.source}
+        return "python", {**form, "args": list(python.args), "kwargs": python.kwargs}
     return "empty", {}

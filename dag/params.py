@@ -1,0 +1,79 @@
+"""A DAG's params: the JSON Schema that declares them, and what a trigger passes in.
+
+The schema is JSON Schema 2020-12 without what would let a schema reach outside itself or be stored and ignored; the list is in
+:mod:`dag.param_schema`, which is imported only for DAGs that have params: the library behind it costs start-up time.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from dag import document
+from dag.errors import Invalid, Problem
+from dag.findings import Findings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+#: The params of one run, as JSON.
+MAX_BYTES: Final = 256 * 1024
+
+
+def check_schema(schema: Any) -> list[Problem]:
+    """Return what is wrong with the field ``params`` of a document; pointers begin with ``/params``."""
+    from dag import param_schema  # noqa: PLC0415  # only where there are params: jsonschema costs start-up time
+
+    findings = Findings()
+    param_schema.check(schema, findings)
+    return findings.problems
+
+
+def apply(schema: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *given* with the defaults of *schema* filled in.
+
+    Raises :exc:`~dag.errors.Invalid` with every problem, pointers from ``/params``.  Without a schema no param is taken; with
+    one, params that it does not declare are refused unless its ``additionalProperties`` says otherwise.
+    """
+    findings = Findings()
+    swept = Findings()
+    document.sweep(dict(given), swept)
+    for problem in swept.problems:
+        if problem.code != "nul_character":  # stored as JSON text, a NUL harms nobody; argv and env look for themselves
+            findings.add(f"/params{problem.pointer}", problem.code, problem.message, problem.hint)
+    findings.raise_if_any(Invalid)
+    size = len(json.dumps(given, ensure_ascii=False).encode())
+    if size > MAX_BYTES:
+        findings.add(
+            "/params",
+            "too_large",
+            f"The params have {size:,} bytes.",
+            f"At most {MAX_BYTES:,}; pass a place where the data is.",
+        )
+        findings.raise_if_any(Invalid)
+    if schema is None:
+        for name in given:
+            findings.add(
+                f"/params/{document.escape(name)}",
+                "unknown_param",
+                "This DAG takes no params.",
+                "Leave it out, or declare `params` in the DAG.",
+            )
+        findings.raise_if_any(Invalid)
+        return {}
+    from dag import param_schema  # noqa: PLC0415  # as above
+
+    whole = param_schema.filled(schema, given)
+    param_schema.validate(schema, whole, findings)
+    findings.raise_if_any(Invalid)
+    return whole
+
+
+def declared(schema: Any) -> Collection[str] | None:
+    """Return the names that *schema* lets a trigger pass, or None where it lets pass any."""
+    if schema is None:
+        return ()
+    if not isinstance(schema, dict) or schema.get("additionalProperties", False) is not False:
+        return None
+    properties = schema.get("properties")
+    return tuple(properties) if isinstance(properties, dict) else ()
