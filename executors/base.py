@@ -220,6 +220,13 @@ class Executor(Protocol):
         """Say where each placement is: adoption and reconciliation are this one call."""
         ...
 
+    def renew(self, ttl: timedelta | None) -> None:
+        """The database lease of ``placed_on`` was renewed for *ttl* from now; None: nobody else can take its attempts.
+
+        Supervisors that are not renewed in time end their tasks by themselves (self-fencing).
+        """
+        ...
+
     def health(self) -> Health:
         """How it is, from what is known already."""
         ...

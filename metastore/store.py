@@ -2,7 +2,8 @@
 
 A command is a plain function ``def f(tx: Tx, …)`` and a query ``def f(conn: Connection, …)``; both are synchronous, with
 statements built once at import.  On SQLite they run on threads (one writer), on Postgres inside
-``AsyncConnection.run_sync``.  There is no await inside a transaction, so nothing but the database can stand between two statements.
+``AsyncConnection.run_sync``.  There is no await inside a transaction, so nothing but the database can stand between two
+statements.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: What a hint may be about: ``scheduler`` (there is something to decide or to hand over), ``stop`` (a directive waits
-#: for its executor), or ``run:<id>`` (that run has new events).
+#: What a hint may be about: ``runs`` (a run may start), ``due`` (an instance has to be looked at, now or at a new time),
+#: ``ready`` (an instance waits for a slot, or an attempt for its executor), ``stop`` (an attempt was asked to stop), or
+#: ``run:<id>`` (that run has new events).
 Topic = str
 
 
 class Plans(Protocol):
     """Compiled DAG versions; immutable, so they are kept in memory."""
 
-    def get(self, conn: Connection, dag_id: str, version: int) -> Plan:
+    def get(self, conn: Connection, dag_id: str, version: int, content_hash: str) -> Plan:
         """Return the plan of one version, from memory or from its stored document."""
         ...
 

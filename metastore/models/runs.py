@@ -28,6 +28,8 @@ runs = Table(
     Column("run_id", Text, nullable=False),
     #: The DAG version this run is pinned to.
     Column("version", Integer, nullable=False),
+    #: The hash of that version's document; plans are remembered by it.
+    Column("content_hash", Text, nullable=False),
     Column("run_type", Text, nullable=False),
     Column("state", Text, nullable=False),
     #: Why it is cancelling or ended as it did: user, run_timeout, quarantined…; null where the state says all.
@@ -67,12 +69,33 @@ runs = Table(
     UniqueConstraint("dag_id", "run_id"),
     CheckConstraint(in_states("state", RunState), name="state"),
     CheckConstraint("unfinished >= 0", name="unfinished"),
+    #: The next run of one DAG: a paused DAG, or one at its limit, costs nothing however many of its runs wait.
     Index(
         "ix_runs_queued",
+        "dag_id",
         "run_after",
         "id",
         sqlite_where=text("state = 'queued'"),
         postgresql_where=text("state = 'queued'"),
+    ),
+    #: When the next one is due.
+    Index(
+        "ix_runs_run_after",
+        "run_after",
+        sqlite_where=text("state = 'queued'"),
+        postgresql_where=text("state = 'queued'"),
+    ),
+    Index(
+        "ix_runs_unmaterialised",
+        "id",
+        sqlite_where=text("state = 'running' AND NOT materialised"),
+        postgresql_where=text("state = 'running' AND NOT materialised"),
+    ),
+    Index(
+        "ix_runs_quarantined",
+        "quarantined_until",
+        sqlite_where=text("quarantined_until IS NOT NULL"),
+        postgresql_where=text("quarantined_until IS NOT NULL"),
     ),
     Index(
         "ix_runs_active",
@@ -134,8 +157,6 @@ task_instances = Table(
     Column("priority_weight", Integer, nullable=False),
     #: The key of the limit that holds a scheduled instance back; null: it can be admitted.
     Column("blocked_on", Text),
-    #: The last attempt.
-    Column("attempt_id", Text),
     Column("scheduled_at", Instant),
     Column("queued_at", Instant),
     Column("started_at", Instant),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import and_, bindparam, func, literal_column, or_, select, text
 
 from dag.ids import AttemptId
-from dag.states import AttemptState, RunState
+from dag.states import TASK_FINAL, AttemptState, RunState, TaskState
 from metastore.models.attempts import attempts
 from metastore.models.dags import dags
 from metastore.models.limits import limits
@@ -233,3 +233,80 @@ def active_runs(conn: Connection, now: datetime, after: int, most: int) -> list[
 def limit_keys(conn: Connection, after: str, most: int) -> list[str]:
     """Return the keys of limits, from *after* on."""
     return list(conn.execute(_LIMIT_KEYS, {"after": after, "most": most}).scalars())
+
+
+_OPEN_INSTANCES: Final = (
+    select(func.count())
+    .where(_instance.run == runs.c.id, _instance.state.not_in(sorted(str(state) for state in TASK_FINAL)))
+    .scalar_subquery()
+)
+_CANCELLED_INSTANCES: Final = (
+    select(func.count())
+    .where(_instance.run == runs.c.id, _instance.state == TaskState.CANCELLED.value)
+    .scalar_subquery()
+)
+_GOES_ON: Final = (
+    select(_instance.id)
+    .where(
+        _instance.run == runs.c.id,
+        or_(_instance.state.not_in(sorted({TaskState.PENDING.value, *TASK_FINAL})), _instance.due_at.is_not(None)),
+    )
+    .exists()
+)
+# Wrong totals, or nothing of it is active, ready or due although it has not ended: somebody was not told.
+_DOUBTFUL_RUNS: Final = (
+    select(runs.c.id)
+    .where(
+        runs.c.id.in_(bindparam("runs", expanding=True)),
+        runs.c.materialised,
+        or_(runs.c.unfinished != _OPEN_INSTANCES, runs.c.cancelled != _CANCELLED_INSTANCES, ~_GOES_ON),
+    )
+    .order_by(runs.c.id)
+)
+_ACTIVE_OF_DAG: Final = (
+    select(func.count())
+    .select_from(attempts.join(runs, runs.c.id == _attempt.run))
+    .where(text("attempts.state IN ('queued', 'running')"), runs.c.dag_id == bindparam("dag_id"))
+)
+_RUNS_OF_DAG: Final = select(func.count()).where(
+    text("runs.state IN ('running', 'cancelling')"), runs.c.dag_id == bindparam("dag_id")
+)
+_SLOTS_USED: Final = select(func.count()).where(
+    text("attempts.state IN ('queued', 'running')"),
+    _attempt.executor == bindparam("executor"),
+    func.coalesce(_attempt.placed_on, "") == bindparam("placed_on"),
+)
+_LIMIT_NOW: Final = select(limits.c.key, limits.c.capacity, limits.c.used).where(limits.c.key == bindparam("limit_key"))
+_HELD_BACK: Final = select(_instance.id).where(_instance.blocked_on == bindparam("limit_key")).limit(1)
+
+
+def doubtful_runs(conn: Connection, ids: Sequence[int]) -> list[int]:
+    """Return which of these running runs should be verified under their lock."""
+    if not ids:
+        return []
+    return list(conn.execute(_DOUBTFUL_RUNS, {"runs": list(ids)}).scalars())
+
+
+def used(conn: Connection, key: str) -> int:
+    """Count what really holds a limit."""
+    if key.startswith("slots:"):
+        executor, _, placed_on = key.removeprefix("slots:").partition("@")
+        return int(conn.execute(_SLOTS_USED, {"executor": executor, "placed_on": placed_on}).scalar_one())
+    dag_id, _, kind = key.removeprefix("dag:").rpartition(":")
+    statement = _RUNS_OF_DAG if kind == "runs" else _ACTIVE_OF_DAG
+    return int(conn.execute(statement, {"dag_id": dag_id}).scalar_one())
+
+
+def doubtful_limits(conn: Connection, keys: Sequence[str]) -> list[str]:
+    """Return which limits should be recounted under their lock: a wrong count, or room beside what it holds back."""
+    return [key for key in keys if _doubtful(conn, key)]
+
+
+def _doubtful(conn: Connection, key: str) -> bool:
+    row = conn.execute(_LIMIT_NOW, {"limit_key": key}).first()
+    if row is None:
+        return False
+    if row.used != used(conn, key):
+        return True
+    room = row.capacity is None or row.used < row.capacity
+    return room and conn.execute(_HELD_BACK, {"limit_key": key}).first() is not None

@@ -1,0 +1,332 @@
+"""Admission: who of the ready instances gets a slot, and the attempt that comes with it.
+
+Works on what is ready, by priority, whatever run it belongs to.  Rows of other runs are taken with SKIP LOCKED only, so
+that a command which already holds one run never waits for another: whoever holds the skipped run looks again itself, or
+the safety poll does.  Limits are locked in :func:`~metastore.commands.turn.lock_rank` order before they are read, and
+granted in plain code (:func:`grant`): counting first and claiming later is a race.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import bindparam, insert, select, update
+
+from dag.ids import AttemptId, uuid7
+from dag.references import Unresolved
+from dag.states import ATTEMPT_STEPS, TASK_STEPS, AttemptState, AttemptStep, RunState, TaskState, TaskStep, step
+from metastore.commands.body import build_body
+from metastore.commands.turn import Turn, expect, lock_rank, open_turn
+from metastore.models.attempts import attempts
+from metastore.models.limits import limits
+from metastore.models.runs import runs, task_instances
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from metastore.store import Tx
+    from worker.protocol import TaskBody
+
+_Bag = TypeVar("_Bag", Counter[str], set[str])
+
+#: How many instances one command admits at the most; the rest follows in the next one.
+MOST_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """A place that attempts can be admitted to: an executor, and the agent that holds what it places."""
+
+    executor: str
+    placed_on: str | None
+    #: The supervisor behind it, where it may get attempts that are started already (a finish that asked for more).
+    boot_id: str | None = None
+
+    @property
+    def slots_key(self) -> str:
+        """The key of the limit that counts its slots."""
+        return f"slots:{self.executor}" + (f"@{self.placed_on}" if self.placed_on else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An attempt that was queued, and started too where there is a *body*."""
+
+    attempt_id: AttemptId
+    executor: str
+    placed_on: str | None
+    labels: Mapping[str, str]
+    body: TaskBody | None = None
+
+
+_instance = task_instances.c
+_LIMITS: Final = (
+    select(limits.c.key, limits.c.capacity, limits.c.used)
+    .where(limits.c.key.in_(bindparam("keys", expanding=True)))
+    .order_by(limits.c.key)
+    .with_for_update()
+)
+# A second round of limits may stand before one of the first in the lock order, so it must not wait.
+_LIMITS_FREE: Final = (
+    select(limits.c.key, limits.c.capacity, limits.c.used)
+    .where(limits.c.key.in_(bindparam("keys", expanding=True)))
+    .order_by(limits.c.key)
+    .with_for_update(skip_locked=True)
+)
+_CANDIDATES: Final = (
+    select(
+        _instance.id,
+        _instance.run,
+        _instance.task_no,
+        _instance.task_id,
+        _instance.map_index,
+        _instance.state,
+        _instance.try_number,
+        _instance.executor,
+        runs.c.dag_id,
+    )
+    .select_from(task_instances.join(runs, runs.c.id == _instance.run))
+    .where(
+        _instance.executor == bindparam("executor"),
+        _instance.state == TaskState.SCHEDULED.value,
+        _instance.blocked_on.is_(None),
+        runs.c.state == RunState.RUNNING.value,
+    )
+    .order_by(_instance.priority_weight.desc(), _instance.scheduled_at, _instance.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_QUEUE: Final = (
+    update(task_instances)
+    .where(_instance.id.in_(bindparam("ids", expanding=True)), _instance.state == TaskState.SCHEDULED.value)
+    .values(
+        state=bindparam("to"),
+        try_number=_instance.try_number + 1,
+        queued_at=bindparam("now"),
+        started_at=bindparam("started"),
+        ended_at=None,
+        reason=None,
+        error=None,
+        due_at=None,
+    )
+)
+_BLOCK: Final = (
+    update(task_instances)
+    .where(_instance.id.in_(bindparam("ids", expanding=True)), _instance.state == TaskState.SCHEDULED.value)
+    .values(blocked_on=bindparam("key"), reason=bindparam("why"))
+)
+_WAITING: Final = (
+    select(_instance.id)
+    .where(_instance.blocked_on == bindparam("key"))
+    .order_by(_instance.priority_weight.desc(), _instance.scheduled_at, _instance.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_UNBLOCK: Final = (
+    update(task_instances)
+    .where(_instance.id.in_(bindparam("ids", expanding=True)), _instance.state == TaskState.SCHEDULED.value)
+    .values(blocked_on=None, reason=None)
+)
+_ADD_ATTEMPTS: Final = insert(attempts).inline()
+_CHANGE_USE: Final = (
+    update(limits)
+    .where(limits.c.key == bindparam("limit_key"), limits.c.used + bindparam("delta") >= 0)
+    .values(used=limits.c.used + bindparam("delta"))
+)
+
+
+@dataclass(slots=True)
+class Room:
+    """What is left of a limit; *free* is None where it is unbounded."""
+
+    free: int | None
+
+
+def grant(wanted: Iterable[tuple[Any, str]], rooms: Mapping[str, Room]) -> tuple[list[Any], dict[str, list[Any]]]:
+    """Split candidates, best first, into those that fit into their DAG's limit and those it holds back, by its key.
+
+    Pure.  A limit that could not be read just now holds its candidates back as well.
+    """
+    granted: list[Any] = []
+    held: dict[str, list[Any]] = defaultdict(list)
+    for candidate, key in wanted:
+        room = rooms.get(key)
+        if room is not None and room.free is None:
+            granted.append(candidate)
+        elif room is not None and room.free is not None and room.free > 0:
+            room.free -= 1
+            granted.append(candidate)
+        else:
+            held[key].append(candidate)
+    return granted, dict(held)
+
+
+def admit(tx: Tx, outlets: Sequence[Outlet], turns: dict[int, Turn], *, actor: str = "scheduler") -> list[Admitted]:
+    """Give the free slots of *outlets* to what is ready, best first.
+
+    *turns* are the runs this command holds already; runs that are touched are added to it, and the caller closes them
+    all.  Slots that these turns freed are handed on without a write.
+    """
+    freed = _take_over(turns, "freed", Counter[str]())
+    ready = _take_over(turns, "ready", set[str]())
+    slots = {outlet.slots_key: outlet for outlet in outlets}
+    rooms = _lock(tx, {*slots, *(key for key in freed if key.startswith("slots:"))}, freed)
+    tasks = {key for key in freed if not key.startswith("slots:")}
+    rooms |= _lock(tx, tasks, freed)
+    _unblock(tx, tasks, rooms)
+    candidates = _candidates(tx, slots, rooms, ready)
+    more = {f"dag:{row.dag_id}:tasks" for _, row in candidates} - tasks
+    rooms |= _lock(tx, more, freed, skip=True)
+    granted, held = grant(((pair, f"dag:{pair[1].dag_id}:tasks") for pair in candidates), rooms)
+    for key, pairs in held.items():
+        if key in rooms:
+            _block(tx, key, [row for _, row in pairs])
+    change = Counter({key: -n for key, n in freed.items()})
+    for outlet, row in granted:
+        change.update((outlet.slots_key, f"dag:{row.dag_id}:tasks"))
+    for key in sorted(change, key=lock_rank):
+        if change[key] and key in rooms:
+            expect(tx.conn.execute(_CHANGE_USE, {"limit_key": key, "delta": change[key]}).rowcount, 1, f"limit {key}")
+    if ready or held:
+        tx.topics.add("ready")  # others have slots for it, or the slots it did not take suit others
+    return _queue(tx, granted, turns, actor)
+
+
+def _take_over(turns: Mapping[int, Turn], name: str, into: _Bag) -> _Bag:
+    for turn in turns.values():
+        into.update(getattr(turn, name))
+        getattr(turn, name).clear()
+    return into
+
+
+def _candidates(
+    tx: Tx, slots: Mapping[str, Outlet], rooms: Mapping[str, Room], ready: set[str]
+) -> list[tuple[Outlet, Any]]:
+    """Return what the free slots could take, best first; executors whose ready instances all fit leave *ready*."""
+    candidates: list[tuple[Outlet, Any]] = []
+    for key, outlet in sorted(slots.items()):
+        room = rooms.get(key)
+        if room is None:
+            continue  # its scheduler has not registered it yet
+        most = MOST_AT_ONCE if room.free is None else min(room.free, MOST_AT_ONCE)
+        if most <= 0:
+            continue
+        found = tx.conn.execute(_CANDIDATES, {"executor": outlet.executor, "most": most}).all()
+        candidates += [(outlet, row) for row in found]
+        if len(found) < most:
+            ready.discard(outlet.executor)
+        elif most == MOST_AT_ONCE:
+            ready.add(outlet.executor)
+    return candidates
+
+
+def _lock(tx: Tx, keys: set[str], freed: Counter[str], *, skip: bool = False) -> dict[str, Room]:
+    """Lock limits and read them; with *skip* those that somebody else holds are left out instead of waited for."""
+    if not keys:
+        return {}
+    rows = tx.conn.execute(_LIMITS_FREE if skip else _LIMITS, {"keys": sorted(keys)}).all()
+    return {
+        row.key: Room(None if row.capacity is None else row.capacity - row.used + freed[row.key])
+        for row in rows
+    }  # fmt: skip
+
+
+def _block(tx: Tx, key: str, rows: Sequence[Any]) -> None:
+    # The limit's row is locked until the commit, so whoever frees it next sees these as waiting.
+    done = tx.conn.execute(_BLOCK, {"ids": [row.id for row in rows], "key": key, "why": "max_active_tasks"})
+    expect(done.rowcount, len(rows), f"block on {key}")
+
+
+def _unblock(tx: Tx, keys: set[str], rooms: Mapping[str, Room]) -> None:
+    """Let instances be candidates again that wait for what was freed just now."""
+    for key in sorted(keys):
+        room = rooms.get(key)
+        if room is not None and room.free is not None and room.free > 0:
+            unblock(tx, key, room.free)
+
+
+def unblock(tx: Tx, key: str, most: int) -> int:
+    """Let up to *most* instances that *key* held back be admitted again; return how many."""
+    waiting = [row.id for row in tx.conn.execute(_WAITING, {"key": key, "most": most})]
+    if not waiting:
+        return 0
+    return tx.conn.execute(_UNBLOCK, {"ids": waiting}).rowcount
+
+
+def _queue(tx: Tx, granted: Sequence[tuple[Outlet, Any]], turns: dict[int, Turn], actor: str) -> list[Admitted]:
+    """Open an attempt for every granted instance, and start it where its outlet names a supervisor."""
+    admitted: list[Admitted] = []
+    queued: list[Any] = []
+    started: list[Any] = []
+    new: list[dict[str, Any]] = []
+    for outlet, row in granted:
+        turn = turns.get(row.run)
+        if turn is None:
+            # Locked by the candidates' query already: this waits for nobody.
+            found = open_turn(tx, row.run)
+            assert found is not None  # noqa: S101  # the row is locked by us
+            turn = turns[row.run] = found
+        attempt_id = AttemptId(str(uuid7(tx.now, tx.entropy.token(10))))
+        fence = row.try_number + 1
+        body = _body_now(tx, turn, row, fence) if outlet.boot_id else None
+        boot_id = None if body is None else outlet.boot_id
+        (queued if body is None else started).append(row.id)
+        new.append(_attempt(tx, turn, row, outlet, attempt_id, boot_id))
+        to = step(TASK_STEPS, TaskState(row.state), TaskStep.QUEUE)
+        turn.task_event(row, to, actor=actor, try_number=fence, attempt_id=attempt_id)
+        if body is not None:
+            on = step(TASK_STEPS, to, TaskStep.START)
+            turn.task_event(row, on, actor="supervisor", from_state=to, try_number=fence, attempt_id=attempt_id)
+        labels = {
+            "dag_id": turn.dag_id,
+            "run_id": turn.run_id,
+            "task_id": row.task_id,
+            "map_index": str(row.map_index),
+            "try_number": str(fence),
+        }
+        admitted.append(Admitted(attempt_id, outlet.executor, outlet.placed_on, labels, body))
+    for ids, to, at in ((queued, TaskState.QUEUED, None), (started, TaskState.RUNNING, tx.now)):
+        if ids:
+            done = tx.conn.execute(_QUEUE, {"ids": ids, "to": to, "now": tx.now, "started": at})
+            expect(done.rowcount, len(ids), "queue")
+    if new:
+        tx.conn.execute(_ADD_ATTEMPTS, new)
+    return admitted
+
+
+def _attempt(
+    tx: Tx, turn: Turn, row: Any, outlet: Outlet, attempt_id: AttemptId, boot_id: str | None
+) -> dict[str, Any]:
+    state = AttemptState.QUEUED
+    if boot_id is not None:
+        state = step(ATTEMPT_STEPS, state, AttemptStep.START)
+    return {
+        "id": attempt_id,
+        "run": turn.id,
+        "instance": row.id,
+        "try_number": row.try_number + 1,
+        "state": state,
+        "executor": outlet.executor,
+        "placed_on": outlet.placed_on,
+        "boot_id": boot_id,
+        "queued_at": tx.now,
+        "started_at": None if boot_id is None else tx.now,
+    }
+
+
+def _body_now(tx: Tx, turn: Turn, row: Any, fence: int) -> TaskBody | None:
+    try:
+        return build_body(tx, turn, row, fence)
+    except Unresolved:
+        return None  # queued as usual; its start says what is wrong
+
+
+def admit_ready(tx: Tx, outlets: Sequence[Outlet]) -> list[Admitted]:
+    """Give the free slots of *outlets* to what is ready."""
+    turns: dict[int, Turn] = {}
+    admitted = admit(tx, outlets, turns)
+    for turn in turns.values():
+        turn.close()
+    return admitted

@@ -1,0 +1,83 @@
+"""The body of a task: what a supervisor needs to run one attempt, with every reference resolved."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import bindparam, select
+
+from dag.references import Scope, resolve
+from metastore.models.runs import outputs, task_instances
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from dag.plan import PlanTask
+    from metastore.commands.turn import Turn
+    from metastore.store import Tx
+    from worker.protocol import TaskBody
+
+_OUTPUTS: Final = (
+    select(task_instances.c.task_no, outputs.c.value)
+    .select_from(task_instances.outerjoin(outputs, outputs.c.instance == task_instances.c.id))
+    .where(
+        task_instances.c.run == bindparam("run"),
+        task_instances.c.map_index == -1,
+        task_instances.c.task_no.in_(bindparam("numbers", expanding=True)),
+    )
+)
+
+
+def build_body(tx: Tx, turn: Turn, instance: Any, try_number: int) -> TaskBody:
+    """Return what to run; raises :exc:`~dag.references.Unresolved` where a reference finds nothing."""
+    task = turn.task(instance.task_no)
+    scope = Scope(params=turn.row.params, outputs=_outputs(tx, turn, task), run=_run_facts(turn), try_number=try_number)
+    part: dict[str, Any] = resolve(dict(task.body), scope)
+    if "argv" in part:
+        part["argv"] = [_text(item) for item in part["argv"]]
+    body: TaskBody = {
+        "dag_id": turn.dag_id,
+        "run_id": turn.run_id,
+        "task_id": task.task_id,
+        "map_index": instance.map_index,
+        "try_number": try_number,
+        "logical_date": _iso(turn.row.logical_date) or "",
+        "kind": "command" if task.kind == "command" else "python",
+        "env": {name: _text(value) for name, value in resolve(dict(task.env), scope).items()},
+        "cwd": task.cwd,
+        "timeout": None if task.timeout is None else task.timeout.total_seconds(),
+        "kill_grace": task.kill_grace.total_seconds(),
+    }
+    return body | part  # type: ignore[return-value]  # `part` has this kind's own keys, checked with the document
+
+
+def _outputs(tx: Tx, turn: Turn, task: PlanTask) -> dict[str, Any]:
+    if not task.needs:
+        return {}
+    rows = tx.conn.execute(_OUTPUTS, {"run": turn.id, "numbers": list(task.needs)})
+    return {
+        turn.task(row.task_no).task_id: None if row.value is None else json.loads(row.value)
+        for row in rows
+    }  # fmt: skip
+
+
+def _run_facts(turn: Turn) -> dict[str, Any]:
+    row = turn.row
+    return {
+        "run_id": turn.run_id,
+        "dag_id": turn.dag_id,
+        "run_type": row.run_type,
+        "logical_date": _iso(row.logical_date),
+        "data_interval_start": _iso(row.data_interval_start),
+        "data_interval_end": _iso(row.data_interval_end),
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _text(value: Any) -> str:
+    """Return an argument or a variable as text: a whole-string reference may have brought any JSON value."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)

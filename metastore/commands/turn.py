@@ -1,0 +1,319 @@
+"""A turn: one command's hold on one run.
+
+The run's row is locked first (run → limits is the lock order everywhere; rows of a run's instances and attempts are
+only touched under its lock); then events and counter changes are collected and written once, at the end, together with
+the end of the run where that is due.  Without the lock a cancel could miss an attempt that is inserted beside it under
+READ COMMITTED.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import and_, bindparam, insert, select, update
+
+from dag.outcomes import verdict
+from dag.states import RUN_STEPS, AttemptState, RunState, RunStep, TaskState, step
+from metastore.models.attempts import attempts
+from metastore.models.events import events
+from metastore.models.limits import limits
+from metastore.models.runs import runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from sqlalchemy import Row, Select
+
+    from dag.plan import Plan, PlanTask
+    from metastore.store import Tx
+
+_RUN_COLUMNS: Final = (
+    runs.c.id,
+    runs.c.dag_id,
+    runs.c.run_id,
+    runs.c.version,
+    runs.c.content_hash,
+    runs.c.run_type,
+    runs.c.state,
+    runs.c.reason,
+    runs.c.params,
+    runs.c.logical_date,
+    runs.c.data_interval_start,
+    runs.c.data_interval_end,
+    runs.c.run_after,
+    runs.c.started_at,
+    runs.c.ended_at,
+    runs.c.deadline_at,
+    runs.c.created_instances,
+    runs.c.materialised,
+    runs.c.unfinished,
+    runs.c.bad,
+    runs.c.cancelled,
+    runs.c.cancel_asked,
+    runs.c.seq,
+    runs.c.quarantines,
+)
+_BY_ID: Final = select(*_RUN_COLUMNS).where(runs.c.id == bindparam("run")).with_for_update()
+_BY_NAME: Final = (
+    select(*_RUN_COLUMNS)
+    .where(runs.c.dag_id == bindparam("dag_id"), runs.c.run_id == bindparam("run_id"))
+    .with_for_update()
+)
+_BY_ATTEMPT: Final = (
+    select(*_RUN_COLUMNS)
+    .select_from(runs.join(attempts, attempts.c.run == runs.c.id))
+    .where(attempts.c.id == bindparam("attempt_id"))
+    .with_for_update(of=runs)
+)
+_CLOSE: Final = (
+    update(runs)
+    .where(and_(runs.c.id == bindparam("run"), runs.c.seq == bindparam("old_seq")))
+    .values(
+        seq=bindparam("new_seq"),
+        state=bindparam("new_state"),
+        reason=bindparam("new_reason"),
+        ended_at=bindparam("new_ended_at"),
+        unfinished=bindparam("new_unfinished"),
+        bad=bindparam("new_bad"),
+        cancelled=bindparam("new_cancelled"),
+        cancel_asked=bindparam("new_cancel_asked"),
+        created_instances=bindparam("new_created_instances"),
+        materialised=bindparam("new_materialised"),
+        started_at=bindparam("new_started_at"),
+        deadline_at=bindparam("new_deadline_at"),
+        quarantined_until=bindparam("new_quarantined_until"),
+        quarantines=bindparam("new_quarantines"),
+    )
+)
+_ADD_EVENTS: Final = insert(events).inline()
+_RELEASE: Final = (
+    update(limits)
+    .where(limits.c.key == bindparam("limit_key"), limits.c.used >= bindparam("freed"))
+    .values(used=limits.c.used - bindparam("freed"))
+)
+
+
+class Superseded(Exception):
+    """A compare-and-set found nothing under the run's lock: the code is wrong, or somebody edited the tables."""
+
+
+class Turn:
+    """A locked run, and what a command changes about it."""
+
+    def __init__(self, tx: Tx, row: Row[Any]) -> None:
+        self.tx = tx
+        self.id: int = row.id
+        self.dag_id: str = row.dag_id
+        self.run_id: str = row.run_id
+        self.row = row
+        self.state = RunState(row.state)
+        self.reason: str | None = row.reason
+        self.started_at: datetime | None = row.started_at
+        self.unfinished: int = row.unfinished
+        self.bad: int = row.bad
+        self.cancelled: int = row.cancelled
+        self.cancel_asked: bool = row.cancel_asked
+        self.created_instances: int = row.created_instances
+        self.materialised: bool = row.materialised
+        self.ended_at: datetime | None = row.ended_at
+        self.deadline_at: datetime | None = row.deadline_at
+        self.quarantined_until: datetime | None = None
+        self.quarantines = 0
+        #: Slots that this command gave back, by limit key; admission hands them on or the end of the turn writes them.
+        self.freed: Counter[str] = Counter()
+        #: Executors that this command made instances ready for and that were not offered to them yet.
+        self.ready: set[str] = set()
+        self._seq: int = row.seq
+        self._events: list[dict[str, Any]] = []
+        self._plan: Plan | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The compiled version that this run is pinned to."""
+        if self._plan is None:
+            self._plan = self.tx.plans.get(self.tx.conn, self.dag_id, self.row.version, self.row.content_hash)
+        return self._plan
+
+    def task(self, number: int) -> PlanTask:
+        return self.plan.tasks[number]
+
+    @property
+    def runs_key(self) -> str:
+        """The key of the limit that ``max_active_runs`` sets."""
+        return f"dag:{self.dag_id}:runs"
+
+    @property
+    def tasks_key(self) -> str:
+        """The key of the limit that ``max_active_tasks`` sets."""
+        return f"dag:{self.dag_id}:tasks"
+
+    def event(  # noqa: PLR0913  # an event has that many facts
+        self,
+        kind: str,
+        *,
+        actor: str,
+        task_id: str | None = None,
+        map_index: int | None = None,
+        try_number: int | None = None,
+        attempt_id: str | None = None,
+        from_state: str | None = None,
+        to_state: str | None = None,
+        reason: str | None = None,
+        data: Any = None,
+    ) -> None:
+        """Add a row to the event log, in this transaction, under the next ``run_seq``."""
+        self._seq += 1
+        self._events.append(
+            {
+                "at": self.tx.now,
+                "kind": kind,
+                "dag_id": self.dag_id,
+                "run": self.id,
+                "run_id": self.run_id,
+                "run_seq": self._seq,
+                "task_id": task_id,
+                "map_index": map_index,
+                "try_number": try_number,
+                "attempt_id": attempt_id,
+                "from_state": from_state,
+                "to_state": to_state,
+                "actor": actor,
+                "reason": reason,
+                "data": data,
+            }
+        )
+
+    def task_event(  # an event has that many facts
+        self,
+        row: Any,
+        to: TaskState,
+        *,
+        actor: str,
+        from_state: TaskState | None = None,
+        try_number: int | None = None,
+        attempt_id: str | None = None,
+        reason: str | None = None,
+        data: Any = None,
+    ) -> None:
+        """Add the event that the instance *row* went to *to*."""
+        self.event(
+            f"task.{to}",
+            actor=actor,
+            task_id=row.task_id,
+            map_index=row.map_index,
+            try_number=row.try_number if try_number is None else try_number,
+            attempt_id=attempt_id,
+            from_state=from_state or row.state,
+            to_state=to,
+            reason=reason,
+            data=data,
+        )
+
+    def take(self, taken: RunStep, *, actor: str, reason: str | None = None) -> None:
+        """Take a step of the run's table, with its event."""
+        before = self.state
+        self.state = step(RUN_STEPS, before, taken)
+        if reason is not None:
+            self.reason = reason
+        self.event(f"run.{self.state}", actor=actor, from_state=before, to_state=self.state, reason=reason)
+
+    def count_end(self, number: int, state: TaskState) -> None:
+        """Count an instance that ended in *state*."""
+        self.unfinished -= 1
+        if state is TaskState.CANCELLED:
+            self.cancelled += 1
+        elif state in (TaskState.FAILED, TaskState.UPSTREAM_FAILED) and not self.task(number).allow_failure:
+            self.bad += 1
+
+    def end_if_done(self, actor: str) -> None:
+        """End the run when nothing of it is left to do."""
+        if not self.materialised or self.unfinished or self.state not in (RunState.RUNNING, RunState.CANCELLING):
+            return
+        taken = verdict(
+            self.state, reason=self.reason, cancel_asked=self.cancel_asked, cancelled=self.cancelled, bad=self.bad
+        )
+        self.ended_at = self.tx.now
+        self.take(taken, actor=actor)
+        release(self.tx, Counter({self.runs_key: 1}))
+        self.tx.topics.add("runs")
+
+    def close(self, actor: str = "scheduler") -> None:
+        """Write what was collected."""
+        self.end_if_done(actor)
+        release(self.tx, self.freed)
+        if self.ready:
+            self.tx.topics.add("ready")
+        if not self._events:
+            return
+        written = self.tx.conn.execute(
+            _CLOSE,
+            {
+                "run": self.id,
+                "old_seq": self.row.seq,
+                "new_seq": self._seq,
+                "new_state": self.state,
+                "new_reason": self.reason,
+                "new_ended_at": self.ended_at,
+                "new_unfinished": self.unfinished,
+                "new_bad": self.bad,
+                "new_cancelled": self.cancelled,
+                "new_cancel_asked": self.cancel_asked,
+                "new_created_instances": self.created_instances,
+                "new_materialised": self.materialised,
+                "new_started_at": self.started_at,
+                "new_deadline_at": self.deadline_at,
+                "new_quarantined_until": self.quarantined_until,
+                "new_quarantines": self.quarantines,
+            },
+        )
+        expect(written.rowcount, 1, f"run {self.id}")
+        self.tx.conn.execute(_ADD_EVENTS, self._events)
+        self._events = []
+        self.tx.topics.add(f"run:{self.id}")
+
+
+def open_turn(tx: Tx, run: int) -> Turn | None:
+    """Lock a run by its number."""
+    return _open(tx, _BY_ID, {"run": run})
+
+
+def open_by_name(tx: Tx, dag_id: str, run_id: str) -> Turn | None:
+    """Lock a run by its names."""
+    return _open(tx, _BY_NAME, {"dag_id": dag_id, "run_id": run_id})
+
+
+def open_by_attempt(tx: Tx, attempt_id: str) -> Turn | None:
+    """Lock the run of an attempt."""
+    return _open(tx, _BY_ATTEMPT, {"attempt_id": attempt_id})
+
+
+def _open(tx: Tx, statement: Select[Any], names: dict[str, Any]) -> Turn | None:
+    row = tx.conn.execute(statement, names).first()
+    return None if row is None else Turn(tx, row)
+
+
+def release(tx: Tx, freed: Counter[str]) -> None:
+    """Give slots back; *freed* is empty afterwards."""
+    for key in sorted(freed, key=lock_rank):
+        if freed[key]:
+            tx.conn.execute(_RELEASE, {"limit_key": key, "freed": freed[key]})
+            tx.topics.add("ready")
+    freed.clear()
+
+
+def lock_rank(key: str) -> tuple[int, str]:
+    """Return the place of a limit in the lock order: runs of a DAG, slots of an executor, tasks of a DAG."""
+    return (1 if key.startswith("slots:") else 0 if key.endswith(":runs") else 2, key)
+
+
+def expect(rowcount: int, wanted: int, what: str) -> None:
+    """Look at the row count of a compare-and-set that the run's lock makes certain."""
+    if rowcount != wanted:
+        raise Superseded(f"{what}: {rowcount} rows changed, {wanted} expected")
+
+
+def states(of: Iterable[TaskState | AttemptState | RunState]) -> list[str]:
+    """Return states as SQL parameters, in a stable order."""
+    return sorted(str(state) for state in of)

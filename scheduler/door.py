@@ -1,0 +1,109 @@
+"""The door of the metastore, as local supervisors see it: starts and ends of attempts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from dag.outcomes import Ended
+from metastore.commands.admission import Outlet
+from metastore.commands.attempts import End, Started, end_attempt, start_attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from metastore.commands.admission import Admitted
+    from metastore.commands.attempts import EndNoted
+    from metastore.store import Store
+    from scheduler.metrics import SchedulerMetrics
+    from worker.protocol import Finish, Message, Start
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class MetastoreDoor:
+    """Answers supervisors with what the metastore's commands say."""
+
+    def __init__(
+        self,
+        store: Store,
+        outlets: Callable[[], Sequence[Outlet]],
+        hand_over: Callable[[Sequence[Admitted]], Awaitable[None]],
+        metrics: SchedulerMetrics,
+    ) -> None:
+        self._store = store
+        self._outlets = outlets
+        self._hand_over = hand_over
+        self._metrics = metrics
+
+    async def start(self, message: Start, placed_on: str) -> list[Message]:
+        """Answer with the task, or with why it is not this supervisor's to run."""
+        attempt_id = message["attempt_id"]
+        answer = await self._store.write(start_attempt, attempt_id, message["boot_id"], placed_on)
+        if isinstance(answer, Started):
+            self._metrics.attempts_started.labels(answer.executor).inc()
+            self._metrics.start_lag.labels(answer.executor).observe(answer.waited.total_seconds())
+            return [{"type": "task", "attempt_id": attempt_id, "body": answer.body}]
+        return [{"type": "refused", "attempt_id": attempt_id, "code": answer.code, "detail": answer.detail}]
+
+    async def finish(self, message: Finish, placed_on: str) -> list[Message]:
+        """Note the end; where *more* was asked for, bring what was started into the freed slot."""
+        boot_id = message["boot_id"]
+        outlets = [
+            Outlet(outlet.executor, outlet.placed_on, boot_id if outlet.placed_on == placed_on else None)
+            if message["more"]
+            else outlet
+            for outlet in self._outlets()
+        ]
+        noted = await self._store.write(end_attempt, _end(message), outlets)
+        self._count(message, noted)
+        messages: list[Message] = [
+            {"type": "finished", "attempt_id": message["attempt_id"], "accepted": noted.accepted}
+        ]
+        for one in noted.admitted:
+            if one.body is not None:
+                self._metrics.attempts_started.labels(one.executor).inc()
+                self._metrics.start_lag.labels(one.executor).observe(0)
+                messages.append({"type": "task", "attempt_id": one.attempt_id, "body": one.body})
+        if any(one.body is None for one in noted.admitted):
+            await self._hand_over(noted.admitted)
+        return messages
+
+    def _count(self, message: Finish, noted: EndNoted) -> None:
+        if noted.accepted:
+            self._metrics.attempts_ended.labels(noted.executor, message["outcome"]).inc()
+        else:
+            self._metrics.stale_ends.inc()
+
+
+def _end(message: Finish) -> End:
+    return End(
+        attempt_id=message["attempt_id"],
+        ended=Ended(message["outcome"]),
+        boot_id=message["boot_id"],
+        cause=_cause(message),
+        exit_code=message["exit_code"],
+        signal=message["signal"],
+        error=message["error"] or None,
+        output=message["output"],
+        log_size=message["log_size"],
+        log_dropped=message["log_dropped"],
+        started_at=_moment(message["started_at"]),
+        ended_at=_moment(message["ended_at"]),
+    )
+
+
+def _cause(message: Finish) -> str | None:
+    match message["outcome"]:
+        case "success":
+            return None
+        case "failed":
+            return "signal" if message["signal"] is not None else "exit"
+        case "lost":
+            return "fenced"
+        case other:
+            return other
+
+
+def _moment(seconds: float) -> datetime:
+    return _EPOCH + timedelta(seconds=seconds)

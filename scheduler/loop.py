@@ -1,0 +1,181 @@
+"""The shell around the decisions: wake, read, decide, apply, act.
+
+It wakes by hints (in-process, or NOTIFY) and by the next due time; with every hint lost the safety poll still finds all
+that is to be done.  Any number of schedulers may run on one Postgres: every step is a compare-and-set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import structlog
+
+from dag.errors import Unavailable
+from metastore.commands.admission import Outlet, admit_ready
+from metastore.commands.advance import advance_run
+from metastore.commands.heal import quarantine_run
+from metastore.commands.materialise import materialise, start_run
+from metastore.commands.stopping import time_out_run
+from metastore.queries import work
+from scheduler.decide import Admit, Advance, Materialise, Snapshot, StartRun, TimeOut, decide, sleep_for
+from scheduler.door import MetastoreDoor
+from scheduler.handover import Handover
+from scheduler.metrics import SchedulerMetrics
+from scheduler.placements import Placements
+from scheduler.safety import Safety
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import timedelta
+
+    from prometheus_client import CollectorRegistry
+
+    from dag.world import Clock, Entropy
+    from executors.base import Executor
+    from metastore.commands.admission import Admitted
+    from metastore.store import Store
+    from scheduler.decide import Decision
+    from scheduler.settings import SchedulerSettings
+
+log = structlog.get_logger(__name__)
+
+#: How many decisions are applied at once; they are about different runs.
+_AT_ONCE: Final = 8
+#: How long a part waits after an error of its own before it goes on.
+_AFTER_ERROR: Final = 1.0
+
+
+class Scheduler:
+    """The daemon.  ``start`` returns once executors and parts are up; ``stop`` drains."""
+
+    def __init__(  # what it needs of the world, each injected
+        self,
+        *,
+        store: Store,
+        executors: Sequence[Executor],
+        clock: Clock,
+        entropy: Entropy,
+        registry: CollectorRegistry,
+        settings: SchedulerSettings,
+    ) -> None:
+        if not executors:
+            raise ValueError("a scheduler needs at least one executor")
+        self._store = store
+        self._executors = {executor.name: executor for executor in executors}
+        self._default = executors[0].name
+        self._clock = clock
+        self._settings = settings
+        self._metrics = SchedulerMetrics(registry)
+        self._handover = Handover(store, self._executors)
+        door = MetastoreDoor(store, self.outlets, self._handover.admitted, self._metrics)
+        self._placements = Placements(
+            store, self._executors, self._handover, door, clock=clock, entropy=entropy, settings=settings
+        )
+        self._safety = Safety(store, clock, self._metrics, settings)
+        self._wakes = store.subscribe("runs", "due", "ready")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._passes: set[asyncio.Task[None]] = set()
+
+    def outlets(self) -> list[Outlet]:
+        """Return the places this scheduler may admit to."""
+        return [Outlet(executor.name, executor.placed_on) for executor in self._executors.values()]
+
+    async def start(self) -> None:
+        """Start the executors and the parts of the loop."""
+        await self._placements.start()
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "work": self._work,
+            "reconcile": self._placements.reconcile,
+            "stop": self._placements.deliver_stops,
+            "safety": self._safety.poll,
+        }
+        if self._store.dialect == "postgresql":
+            parts["lease"] = self._placements.renew
+        self._tasks = [
+            asyncio.create_task(self._keep(name, part), name=f"scheduler:{name}") for name, part in parts.items()
+        ]
+
+    async def stop(self, *, drain: timedelta) -> None:
+        """Stop deciding, then the executors; attempts that do not end within *drain* are requeued without cost."""
+        for task in self._tasks:
+            if task.get_name() in ("scheduler:work", "scheduler:safety", "scheduler:reconcile"):
+                task.cancel()
+        await self._placements.stop(drain)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._wakes.close()
+
+    async def run(self) -> None:
+        """Start, and go on until cancelled."""
+        await self.start()
+        await asyncio.gather(*self._tasks)
+
+    async def _keep(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
+        """Run one part again and again; an error of it is logged and stays its own."""
+        while True:
+            try:
+                await part()
+            except Unavailable as error:
+                log.warning("metastore unavailable", part=name, error=str(error))
+                await asyncio.sleep(_AFTER_ERROR)
+            except Exception:
+                # The parts must outlive any single error, or one bad row would stop the whole service.
+                self._metrics.errors.labels(name).inc()
+                log.exception("part failed", part=name)
+                await asyncio.sleep(_AFTER_ERROR)
+
+    async def _work(self) -> None:
+        """One pass: read, decide, apply; then sleep until a hint or the next due time."""
+        with self._metrics.loop_seconds.time():
+            now = self._clock.now()
+            snapshot = await self._store.read(_snapshot, now, list(self._executors))
+            decisions = list(decide(snapshot))
+            for first in range(0, len(decisions), _AT_ONCE):
+                await asyncio.gather(*(self._apply(decision) for decision in decisions[first : first + _AT_ONCE]))
+        if decisions:
+            now = self._clock.now()
+        next_due = await self._store.read(work.next_due, now)
+        await self._wakes.wait(sleep_for(now, next_due, self._settings.longest_sleep))
+
+    async def _apply(self, decision: Decision) -> None:
+        """Apply one decision in its own transaction; a run that fails is set aside, the rest goes on."""
+        admitted: list[Admitted] = []
+        write = self._store.write
+        try:
+            match decision:
+                case TimeOut(run):
+                    await write(time_out_run, run)
+                case Advance(run):
+                    await write(advance_run, run)
+                case Materialise(run):
+                    admitted = await write(materialise, run, self._default, self.outlets())
+                case StartRun(run):
+                    admitted = await write(start_run, run, self._default, self.outlets())
+                    self._metrics.runs_started.inc()
+                case Admit():
+                    admitted = await write(admit_ready, self.outlets())
+                case _:
+                    assert_never(decision)
+        except Unavailable:
+            raise
+        except Exception as error:
+            # One bad row, spec or message is set aside within a pass (I-L4): whatever it was, the others must go on.
+            if isinstance(decision, Admit):
+                raise
+            log.exception("run set aside", run=decision.run, decision=type(decision).__name__)
+            self._metrics.quarantines.inc()
+            await write(quarantine_run, decision.run, f"{type(error).__name__}: {error}")
+            return
+        await self._handover.admitted(admitted)
+
+
+def _snapshot(conn: Any, now: Any, executors: Sequence[str]) -> Snapshot:
+    return Snapshot(
+        overdue=work.overdue_runs(conn, now),
+        unmaterialised=work.unmaterialised_runs(conn, now),
+        due=work.due_runs(conn, now),
+        startable=work.startable_runs(conn, now),
+        ready=work.executors_with_ready(conn, executors),
+    )

@@ -1,0 +1,203 @@
+"""What this scheduler's executors hold: adoption after a restart, directives to stop, and the lease on it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, assert_never
+
+import structlog
+
+from dag.outcomes import Ended
+from executors.base import Launch
+from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent
+from metastore.commands.attempts import End, end_attempt
+from metastore.queries import work
+from scheduler.lost import GiveUp, Placement, Relaunch, Seen, Stop, reconcile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dag.ids import AttemptId
+    from dag.world import Clock, Entropy
+    from executors.base import Door, Executor, Observation
+    from metastore.queries.work import Placed
+    from metastore.store import Store
+    from scheduler.handover import Handover
+    from scheduler.settings import SchedulerSettings
+    from worker.protocol import StopReason
+
+log = structlog.get_logger(__name__)
+
+
+class _Context:
+    """What an executor gets from the scheduler."""
+
+    def __init__(self, clock: Clock, entropy: Entropy, door: Door) -> None:
+        self.clock = clock
+        self.entropy = entropy
+        self.door = door
+        self.woken = asyncio.Event()
+
+    def report(self, observation: Observation) -> None:
+        """Facts are read again with ``observe``: a report only says that it is time to."""
+        del observation
+        self.woken.set()
+
+    def wake(self) -> None:
+        self.woken.set()
+
+
+class Placements:
+    """Keeps placements and metastore in step."""
+
+    def __init__(  # what it needs of the world, each injected
+        self,
+        store: Store,
+        executors: Mapping[str, Executor],
+        handover: Handover,
+        door: Door,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        settings: SchedulerSettings,
+    ) -> None:
+        self._store = store
+        self._executors = executors
+        self._handover = handover
+        self._context = _Context(clock, entropy, door)
+        self._clock = clock
+        self._settings = settings
+        self._stops = store.subscribe("stop")
+        self._leased = store.dialect == "postgresql"
+
+    @property
+    def _places(self) -> list[str]:
+        return sorted({executor.placed_on for executor in self._executors.values() if executor.placed_on})
+
+    async def start(self) -> None:
+        """Start the executors and make their agents and slots known."""
+        for executor in self._executors.values():
+            await executor.start(self._context)
+        await self._register()
+        self._context.wake()
+
+    async def stop(self, drain: timedelta) -> None:
+        """Stop the executors, all at once."""
+        await asyncio.gather(*(executor.stop(drain=drain) for executor in self._executors.values()))
+        self._stops.close()
+
+    async def _register(self) -> None:
+        for place in self._places:
+            executors = [self._describe(e) for e in self._executors.values() if e.placed_on == place]
+            lease = self._settings.lease if self._leased else None
+            await self._store.write(register_agent, place, host=self._settings.host, executors=executors, lease=lease)
+        self._grant(self._clock.monotonic())
+
+    def _describe(self, executor: Executor) -> dict[str, Any]:
+        health = executor.health()
+        return {
+            "name": executor.name,
+            "slots": executor.slots,
+            "placed": executor.placed_on is not None,
+            "status": str(health.status),
+            "detail": health.detail,
+        }
+
+    def _grant(self, asked_at: float) -> None:
+        """Tell supervisors how long they may go on, counted from before the renewal was asked for."""
+        ttl = None
+        if self._leased:
+            ttl = self._settings.lease - timedelta(seconds=self._clock.monotonic() - asked_at)
+        for executor in self._executors.values():
+            executor.renew(ttl)
+
+    async def renew(self) -> None:
+        """Renew the lease of our agents, then give up what others let expire."""
+        asked_at = self._clock.monotonic()
+        known = [await self._store.write(beat, place, self._settings.lease) for place in self._places]
+        if all(known):
+            self._grant(asked_at)
+        else:
+            await self._register()
+        for agent_id in await self._store.write(expired_agents):
+            await self._give_up(agent_id)
+        await asyncio.sleep(self._settings.beat.total_seconds())
+
+    async def _give_up(self, agent_id: str) -> None:
+        for one in await self._store.read(work.placed, [agent_id]):
+            ended = Ended.LOST if one.state == "running" else Ended.NEVER_STARTED
+            end = End(
+                attempt_id=one.id, ended=ended, cause="worker_lost", error=f"the lease of agent {agent_id} ran out"
+            )
+            await self._store.write(end_attempt, end, actor="scheduler", expired_agent=agent_id)
+        await self._store.write(forget_lease, agent_id)
+        log.warning("agent given up", agent=agent_id)
+
+    async def reconcile(self) -> None:
+        """Wait for a reason or the safety poll, then put placements and metastore in step."""
+        try:
+            async with asyncio.timeout(self._settings.safety_poll.total_seconds()):
+                await self._context.woken.wait()
+        except TimeoutError:
+            pass
+        self._context.woken.clear()
+        found = await self._store.read(work.placed, self._places)
+        for name in self._executors:
+            mine = [one for one in found if one.executor == name]
+            if mine:
+                await self._reconcile(name, mine)
+
+    async def _reconcile(self, name: str, placed: Sequence[Placed]) -> None:
+        observed = await self._executors[name].observe([one.id for one in placed])
+        seen = {fact.attempt_id: Seen(fact.phase.value, fact.boot_id) for fact in observed}
+        known = [
+            Placement(
+                id=one.id,
+                state=one.state,
+                boot_id=one.boot_id,
+                launch_after=one.launch_after,
+                stop_reason=one.stop_reason,
+            )
+            for one in placed
+        ]
+        labels = {one.id: one.labels for one in placed}
+        launches: list[Launch] = []
+        stops: dict[str, list[AttemptId]] = {}
+        for decision in reconcile(known, seen, self._clock.now()):
+            match decision:
+                case Relaunch(attempt_id):
+                    launches.append(Launch(attempt_id, labels[attempt_id]))
+                case Stop(attempt_id, reason):
+                    stops.setdefault(reason, []).append(attempt_id)
+                case GiveUp(attempt_id):
+                    await self._lose(attempt_id)
+                case _:
+                    assert_never(decision)
+        if launches:
+            await self._handover.launch(name, launches)
+        for reason, batch in stops.items():
+            await self._handover.stop(name, batch, _reason(reason))
+
+    async def _lose(self, attempt_id: AttemptId) -> None:
+        error = "its supervisor died, and everything that it ran with it"
+        end = End(attempt_id=attempt_id, ended=Ended.LOST, cause="worker_lost", error=error)
+        noted = await self._store.write(end_attempt, end, actor="scheduler")
+        log.warning("attempt lost", attempt=attempt_id, accepted=noted.accepted)
+
+    async def deliver_stops(self) -> None:
+        """Wait for somebody to ask for a stop, then pass it on."""
+        await self._stops.wait(self._settings.safety_poll.total_seconds())
+        batches: dict[tuple[str, str], list[AttemptId]] = {}
+        for one in await self._store.read(work.stopping, self._places):
+            batches.setdefault((one.executor, one.reason), []).append(one.id)
+        for (name, reason), batch in batches.items():
+            if name in self._executors:
+                await self._handover.stop(name, batch, _reason(reason))
+
+
+def _reason(text: str) -> StopReason:
+    match text:
+        case "user" | "run_timeout" | "fail_fast" | "fenced" | "drain":
+            return text
+    raise ValueError(f"no reason to stop: {text!r}")
