@@ -1,0 +1,74 @@
+"""What the kernel knows and Python does not say: sub-reapers, process trees, a clock that counts sleep."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_PROC: Final = Path("/proc")
+
+
+def become_subreaper() -> None:
+    """Make orphans among the descendants of this process its own children."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def boottime() -> float:
+    """Return seconds since boot, those in which the host slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the pids below *pid*, parents before their children."""
+    found = _children(pid)
+    for child in found:  # grows while it is walked
+        found += _children(child)
+    return found
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to what may be gone already."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def kill_marked(marker: bytes) -> int:
+    """Kill every process that was started with *marker* (``NAME=value``) in its environment; return how many."""
+    killed: set[int] = set()
+    for _ in range(200):
+        left = [pid for pid in _all_pids() if pid != os.getpid() and _has_marker(pid, marker)]
+        if not left:
+            break
+        for pid in left:
+            kill(pid)
+        killed.update(left)
+        time.sleep(0.005)  # a process that was killed keeps its environment until the kernel has taken it down
+    return len(killed)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (thread / "children").read_bytes().split())
+    return found
+
+
+def _all_pids() -> list[int]:
+    return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
+
+
+def _has_marker(pid: int, marker: bytes) -> bool:
+    try:
+        return marker in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False

@@ -1,0 +1,202 @@
+"""The runner: one Python task, in the process that was forked for it.
+
+It runs on the interpreter of the tasks (Python 3.9 or later): standard library only, no sibling, and nothing heavy is
+imported before the user's own code needs it.  The zygote loads this file and calls :func:`run` in the child.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+TYPE_CHECKING = False  # typing itself is not imported: it costs 2 ms and a third of a megabyte
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType, TracebackType
+    from typing import Any
+
+MAX_OUTPUT = 1024 * 1024
+_SOURCE = "<python.source>"
+
+
+class _Refused(Exception):
+    """The task cannot be run, or its result cannot be taken; the text says place and way out."""
+
+
+def run(job: dict[str, Any]) -> int:
+    """Run ``job["python"]`` and write its output; return the exit code, as a script would."""
+    leader = os.getpid()
+    _dress(job)
+    code = 1
+    try:
+        value = _call(job)
+        code = 0
+        if os.getpid() == leader:
+            _write_output(job["output"], value)
+    except SystemExit as error:
+        code = _exit_code(error)
+    except _Refused as error:
+        code = 1
+        sys.stderr.write("[runyard] %s\n" % error)
+        if os.getpid() == leader:
+            _write_error(job["error"], str(error))
+    except BaseException as error:  # noqa: BLE001  this is where a task's own failure ends, whatever it is
+        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+        _print_traceback(error)
+        if os.getpid() == leader:
+            _write_error(job["error"], _one_line(error))
+    return _leave(code)
+
+
+def _dress(job: dict[str, Any]) -> None:
+    """Make this process look like a fresh interpreter that was started for the task."""
+    env = job["env"]
+    os.environ.clear()
+    os.environ.update(env)
+    if "TZ" in env:
+        import time  # noqa: PLC0415
+
+        time.tzset()
+    sys.path[:0] = [job["python"]["code_dir"], *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.path_importer_cache.clear()
+    sys.argv = [job["python"].get("call") or _SOURCE]
+    sys.modules["__main__"] = type(sys)("__main__")
+    for stream, fd in (("stdout", 1), ("stderr", 2)):
+        # One write a line, as on a terminal: the log streams, and lines of several processes do not mix.
+        file = open(fd, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115  lives on
+        setattr(sys, stream, file)
+        setattr(sys, "__%s__" % stream, file)
+
+
+def _call(job: dict[str, Any]) -> Any:
+    task = job["python"]
+    function = _from_source(task["source"]) if task.get("source") is not None else _from_module(job)
+    value = function(*task.get("args") or (), **task.get("kwargs") or {})
+    if hasattr(value, "__await__"):
+        import asyncio  # noqa: PLC0415
+
+        async def wait() -> Any:
+            return await value
+
+        return asyncio.run(wait())
+    return value
+
+
+def _from_module(job: dict[str, Any]) -> Callable[..., Any]:
+    call = job["python"]["call"]
+    code_dir = job["python"]["code_dir"]
+    name, _, path = call.partition(":")
+    try:
+        __import__(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name + ".").startswith(error.name + "."):
+            raise
+        raise _Refused(
+            "python.call %r: there is no module %r; put it into the code folder %s or install it for %s"
+            % (call, error.name, code_dir, sys.executable)
+        ) from None
+    module = sys.modules[name]
+    target: Any = module
+    for part in path.split("."):
+        try:
+            target = getattr(target, part)
+        except AttributeError:
+            place = getattr(module, "__file__", None) or "no file"
+            raise _Refused(
+                "python.call %r: the module %r (%s) has no %r; define it there or name another"
+                % (call, name, place, path)
+            ) from None
+    if not callable(target):
+        raise _Refused("python.call %r: %r is a %s, which cannot be called" % (call, path, type(target).__name__))
+    function: Callable[..., Any] = target
+    return function
+
+
+def _from_source(source: str) -> Callable[..., Any]:
+    import linecache  # noqa: PLC0415
+
+    name = "runyard_source"
+    module: ModuleType = type(sys)(name)
+    module.__file__ = _SOURCE
+    sys.modules[name] = module
+    linecache.cache[_SOURCE] = (len(source), None, source.splitlines(keepends=True), _SOURCE)
+    exec(compile(source, _SOURCE, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  this is the task
+    main = getattr(module, "main", None)
+    if not callable(main):
+        raise _Refused("python.source defines no function 'main'; it is what gets called")
+    function: Callable[..., Any] = main
+    return function
+
+
+def _write_output(path: str, value: Any) -> None:
+    if value is None:
+        return
+    try:
+        data = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise _Refused("the return value holds a lone surrogate, which is no text") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _Refused("the return value (%s) is not JSON: %s" % (type(value).__name__, error)) from None
+    if len(data) > MAX_OUTPUT:
+        raise _Refused("output of {:,} bytes; at most {:,} are taken".format(len(data), MAX_OUTPUT))
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+
+
+def _write_error(path: str, text: str) -> None:
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # a full disk: the log has it, and the exit code says that it failed
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    sys.stderr.write("%s\n" % (error.code,))
+    return 1
+
+
+def _print_traceback(error: BaseException) -> None:
+    import traceback  # noqa: PLC0415
+
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace)
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # noqa: BLE001  a user's own __str__ may raise anything
+        lines = ["(its text cannot be shown)"]
+    kind = type(error)
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else kind.__module__ + "." + kind.__qualname__
+    )
+    return "%s: %s" % (name, lines[0][:1000]) if lines else name
+
+
+def _leave(code: int) -> int:
+    """Do what an interpreter does at its end, without the cost of tearing down its modules."""
+    threading = sys.modules.get("threading")
+    try:
+        if threading is not None:
+            threading._shutdown()  # noqa: SLF001  waits for the user's threads, as a script does
+        atexit = sys.modules.get("atexit")
+        if atexit is not None:
+            atexit._run_exitfuncs()  # noqa: SLF001  as multiprocessing does in its forked children
+    except BaseException as error:  # noqa: BLE001  the task's result stands; its clean-up is reported
+        _print_traceback(error)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # closed by the task
+    return code

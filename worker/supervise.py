@@ -1,0 +1,414 @@
+"""The supervisor: what an agent does with each attempt, message by message.
+
+It starts an attempt at most once in its life, whatever arrives and how often.  It asks for what is unanswered until it
+is answered.  An end is written to disk before it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from worker import environment, linux, logs
+from worker.attempt import Attempt, Verdict, finish_message, judge, stopped
+from worker.children import Zygote
+from worker.protocol import PROTOCOL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.attempt import Stop
+    from worker.protocol import Hello, Message, TaskBody
+    from worker.settings import AgentSettings
+    from worker.spool import Spool
+
+#: How long an unanswered question waits before it is asked again.
+_ASK_AGAIN: Final = 2.0
+#: How long the pipe of an ended task may stay open when something outside its tree holds it.
+_PIPE_SECONDS: Final = 5.0
+#: How much of one task's output is taken before the others get their turn.
+_PIPE_TURN: Final = 512 * 1024
+#: How many started attempts are remembered after their end.
+_REMEMBERED: Final = 20_000
+#: The longest SIGTERM-to-SIGKILL time when the agent itself is going away.
+_DRAIN_KILL_GRACE: Final = 3.0
+
+
+class Supervisor:
+    """All attempts of one agent."""
+
+    def __init__(self, settings: AgentSettings, spool: Spool, lock_fd: int, agent_id: str) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._agent_id = agent_id
+        self._boot_id = os.urandom(16).hex()
+        self._loop = asyncio.get_running_loop()
+        self._attempts: dict[str, Attempt] = {}
+        self._ever: dict[str, None] = {}
+        self._base = environment.base(os.environ, agent_id, settings.task_python)
+        self._zygote = Zygote(settings.task_python, self._base, lock_fd, self)
+        self._fence_at: float | None = None
+        self._fence_timer: asyncio.TimerHandle | None = None
+        self._ask_timer: asyncio.TimerHandle | None = None
+        self._welcome = False
+        self.draining = False
+        #: Where messages go; the agent sets it with each connection.
+        self.send: Callable[[Message], None] = _nowhere
+        #: Called when the number of attempts may have reached zero.
+        self.on_change: Callable[[], None] = _nothing
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is running, or may be started by a service that is connected."""
+        phases = {attempt.phase for attempt in self._attempts.values()}
+        return "running" in phases or (self._welcome and "starting" in phases)
+
+    @property
+    def attempts(self) -> int:
+        return len(self._attempts)
+
+    def warm_up(self) -> None:
+        """Start the zygote before it is needed, and take over what a predecessor left."""
+        try:
+            self._zygote.start()
+        except OSError as error:
+            say(f"RUNYARD_TASK_PYTHON={self._settings.task_python}: {error.strerror}; tried again with the next task")
+        for finish in self._spool.left():
+            attempt = Attempt(finish["attempt_id"], phase="ended", finish=finish)
+            self._attempts[attempt.attempt_id] = attempt
+            self._remember(attempt.attempt_id)
+
+    def hello(self) -> Hello:
+        return {
+            "type": "hello",
+            "protocol": PROTOCOL,
+            "version": self._settings.version,
+            "agent_id": self._agent_id,
+            "boot_id": self._boot_id,
+            "pid": os.getpid(),
+            "attempts": [{"attempt_id": a.attempt_id, "phase": a.phase} for a in self._attempts.values()],
+        }
+
+    def disconnected(self) -> None:
+        self._welcome = False
+        self.send = _nowhere
+
+    def receive(self, message: Message) -> None:
+        """Act on a message of the service."""
+        match message["type"]:
+            case "welcome":
+                self._welcomed(message["protocol"])
+            case "launch":
+                self._launch(message["attempt_id"])
+            case "task":
+                self._task(message["attempt_id"], message["body"])
+            case "refused":
+                self._refused(message["attempt_id"])
+            case "finished":
+                self._finished(message["attempt_id"])
+            case "cancel":
+                self._cancel(message["attempt_id"], message["reason"], message["grace"])
+            case "beat":
+                self._beat(message["ttl"])
+            case "drain":
+                self.drain(message["grace"])
+            case other:
+                say(f"a message of type {other!r} is not for an agent")
+
+    # What the service says
+
+    def _welcomed(self, protocol: int) -> None:
+        if protocol != PROTOCOL:
+            say(f"the service speaks protocol {protocol}, this agent {PROTOCOL}; it waits to be drained")
+            return
+        self._welcome = True
+        for attempt in self._attempts.values():
+            attempt.asked_at = 0.0
+        self._ask_open()
+
+    def _launch(self, attempt_id: str) -> None:
+        if self.draining or attempt_id in self._attempts:
+            return
+        attempt = self._attempts[attempt_id] = Attempt(attempt_id)
+        self._ask(attempt)
+
+    def _task(self, attempt_id: str, body: TaskBody) -> None:
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None:
+            attempt = self._attempts[attempt_id] = Attempt(attempt_id)
+        if attempt.phase != "starting":
+            return
+        attempt.body = body
+        if attempt_id in self._ever:
+            self._end(attempt, Verdict("lost", "this agent ran this attempt before; it is not run twice"))
+            return
+        self._remember(attempt_id)
+        if self.draining:
+            attempt.wants("drain")
+        if self._is_fenced():
+            attempt.wants("fenced")
+        if attempt.stop is not None:
+            self._end(attempt, stopped(attempt))
+        else:
+            self._run(attempt, body)
+
+    def _refused(self, attempt_id: str) -> None:
+        attempt = self._attempts.get(attempt_id)
+        if attempt is not None and attempt.phase == "starting":
+            del self._attempts[attempt_id]
+            self.on_change()
+
+    def _finished(self, attempt_id: str) -> None:
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None or attempt.phase != "ended":
+            return
+        if self._spool.is_light(attempt_id):
+            self._spool.forget(attempt_id)
+            del self._attempts[attempt_id]
+        else:
+            del self._attempts[attempt_id]
+            self._loop.run_in_executor(None, self._spool.forget, attempt_id)
+        self.on_change()
+
+    def _cancel(self, attempt_id: str, reason: Stop, grace: float) -> None:
+        attempt = self._attempts.get(attempt_id)
+        if attempt is not None:
+            # The service does not know the task's own kill_grace; what it sends is the most it wants to wait.
+            own = attempt.body["kill_grace"] if attempt.body is not None else grace
+            self._stop(attempt, reason, min(grace, own))
+
+    def _beat(self, ttl: float | None) -> None:
+        self._fence_at = None if ttl is None else linux.boottime() + ttl
+        self._watch_fence()
+
+    def drain(self, grace: float) -> None:
+        """Take nothing new; stop what runs after *grace* seconds."""
+        if not self.draining:
+            say(f"draining {self.attempts} attempts, {grace:g} s to end by themselves")
+        self.draining = True
+        for attempt in list(self._attempts.values()):
+            if attempt.phase == "starting":
+                attempt.wants("drain")
+        self._loop.call_later(grace, self._stop_all, "drain")
+        self.on_change()
+
+    # Asking, until there is an answer
+
+    def _ask(self, attempt: Attempt) -> None:
+        attempt.asked_at = time.monotonic()
+        if attempt.finish is not None:
+            attempt.finish["more"] = not self.draining and attempt.finish["boot_id"] == self._boot_id
+            self._tell(attempt.finish)
+        else:
+            self._tell({"type": "start", "attempt_id": attempt.attempt_id, "boot_id": self._boot_id})
+        if self._ask_timer is None:
+            self._ask_timer = self._loop.call_later(_ASK_AGAIN, self._ask_open)
+
+    def _tell(self, message: Message) -> None:
+        if self._welcome:
+            self.send(message)
+
+    def _ask_open(self) -> None:
+        self._ask_timer = None
+        if not self._welcome:
+            return  # the next welcome asks
+        now = time.monotonic()
+        waiting = [attempt for attempt in self._attempts.values() if attempt.phase != "running"]
+        for attempt in waiting:
+            if now - attempt.asked_at >= _ASK_AGAIN * 0.9:
+                self._ask(attempt)
+        if waiting and self._ask_timer is None:
+            self._ask_timer = self._loop.call_later(_ASK_AGAIN, self._ask_open)
+
+    # Running
+
+    def _run(self, attempt: Attempt, body: TaskBody) -> None:
+        attempt_id = attempt.attempt_id
+        attempt.started_at = time.time()
+        try:
+            self._spool.prepare(attempt_id)
+            attempt.pipe, log_fd = os.pipe()
+        except OSError as error:
+            self._end(attempt, Verdict("lost", f"no work directory or pipe for the task: {error}"))
+            return
+        attempt.phase = "running"
+        os.set_blocking(attempt.pipe, False)
+        attempt.log = logs.Log(logs.path(Path(self._settings.log_dir), attempt_id))
+        self._loop.add_reader(attempt.pipe, self._pump, attempt)
+        self._zygote.fork(self._job(attempt_id, body), log_fd)
+        if body["timeout"] is not None and attempt.phase == "running":
+            late = partial(self._stop, attempt, "timeout", body["kill_grace"])
+            attempt.set_timer("timeout", self._loop.call_later(body["timeout"], late))
+        self._watch_fence()
+
+    def _job(self, attempt_id: str, body: TaskBody) -> dict[str, object]:
+        spool = self._spool
+        work = spool.work(attempt_id)
+        code_dir = self._settings.code_dir
+        argv: list[str] | None = None
+        if body["kind"] == "command":
+            shell = body.get("shell")
+            argv = ["/bin/sh", "-c", shell] if shell is not None else list(body.get("argv") or [])
+            if argv and argv[0] in ("python", "python3"):
+                argv[0] = self._settings.task_python
+        return {
+            "id": attempt_id,
+            "argv": argv,
+            "python": {"code_dir": code_dir, **{k: body.get(k) for k in ("call", "source", "args", "kwargs")}},
+            "env": environment.of_task(self._base, attempt_id, body, work, spool.output(attempt_id)),
+            "cwd": str(work) if body["cwd"] is None else os.path.join(code_dir, body["cwd"]),  # noqa: PTH118  hot path
+            "base": code_dir if body["cwd"] is not None else "",
+            "output": str(spool.output(attempt_id)),
+            "error": str(spool.error_file(attempt_id)),
+        }
+
+    def _pump(self, attempt: Attempt, turn: int = _PIPE_TURN) -> None:
+        """Move output from the pipe to the log."""
+        assert attempt.log is not None  # noqa: S101  what runs has one
+        while turn > 0 and attempt.pipe >= 0:
+            try:
+                data = os.read(attempt.pipe, 65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._close_pipe(attempt)
+                return
+            attempt.log.write(data)
+            turn -= len(data)
+
+    def _close_pipe(self, attempt: Attempt) -> None:
+        if attempt.pipe >= 0:
+            self._loop.remove_reader(attempt.pipe)
+            os.close(attempt.pipe)
+            attempt.pipe = -1
+        if attempt.status is not None and attempt.phase == "running":
+            self._end(attempt, judge(attempt, self._spool))
+
+    # Stopping
+
+    def _stop(self, attempt: Attempt, reason: Stop, grace: float) -> None:
+        """SIGTERM to the whole tree now, SIGKILL after *grace* seconds; a second call can only make it sooner."""
+        if attempt.phase == "ended" or attempt.status is not None:
+            return
+        first = attempt.stop is None
+        attempt.wants(reason)
+        if attempt.phase == "starting":
+            return  # if it wins its start nevertheless, it ends before it runs
+        attempt.clear_timer("timeout")
+        kill_at = self._loop.time() + grace
+        if attempt.kill_at is not None and attempt.kill_at <= kill_at:
+            return
+        attempt.kill_at = kill_at
+        kill = partial(self._zygote.signal, attempt.attempt_id, signal.SIGKILL)
+        if grace <= 0:
+            attempt.clear_timer("kill")
+            kill()
+            return
+        if first:
+            self._zygote.signal(attempt.attempt_id, signal.SIGTERM)
+        attempt.set_timer("kill", self._loop.call_later(grace, kill))
+
+    def _stop_all(self, reason: Stop) -> None:
+        for attempt in list(self._attempts.values()):
+            if reason == "fenced":
+                self._stop(attempt, reason, 0)
+            elif attempt.body is not None:
+                self._stop(attempt, reason, min(attempt.body["kill_grace"], _DRAIN_KILL_GRACE))
+
+    def _is_fenced(self) -> bool:
+        return self._fence_at is not None and linux.boottime() >= self._fence_at
+
+    def _watch_fence(self) -> None:
+        if self._fence_timer is not None:
+            self._fence_timer.cancel()
+            self._fence_timer = None
+        if self._fence_at is None or not any(a.phase == "running" for a in self._attempts.values()):
+            return
+        left = self._fence_at - linux.boottime()
+        if left <= 0:
+            self._stop_all("fenced")
+            return
+        # The loop's clock stands still while the host sleeps; looking every second catches up with the one that counts.
+        self._fence_timer = self._loop.call_later(min(left, 1.0), self._watch_fence)
+
+    # Ending
+
+    def ended(self, attempt_id: str, status: int) -> None:
+        """The process ended and its tree is dead; its last output may still be in the pipe."""
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None or attempt.phase != "running" or attempt.status is not None:
+            return
+        attempt.status = status
+        attempt.ended_at = time.time()
+        attempt.clear_timers()
+        self._pump(attempt, turn=8 * _PIPE_TURN)
+        if attempt.pipe >= 0:
+            attempt.set_timer("pipe", self._loop.call_later(_PIPE_SECONDS, self._close_pipe, attempt))
+        elif attempt.phase == "running":  # the task had closed its output before it ended
+            self._end(attempt, judge(attempt, self._spool))
+
+    def refused(self, attempt_id: str, why: str) -> None:
+        """The task could not be forked."""
+        self._lose(attempt_id, why)
+
+    def zygote_died(self, why: str) -> None:
+        """Everything that ran died with the zygote."""
+        say(why)
+        for attempt in list(self._attempts.values()):
+            if attempt.phase == "running" and attempt.status is None:
+                self._lose(attempt.attempt_id, why)
+
+    def _lose(self, attempt_id: str, why: str) -> None:
+        attempt = self._attempts.get(attempt_id)
+        if attempt is None or attempt.phase != "running":
+            return
+        self._pump(attempt)
+        attempt.ended_at = time.time()
+        self._end(attempt, stopped(attempt) if attempt.stop is not None else Verdict("lost", why))
+        self._close_pipe(attempt)
+
+    def _end(self, attempt: Attempt, verdict: Verdict) -> None:
+        attempt.phase = "ended"
+        attempt.clear_timers()
+        if attempt.log is not None:
+            attempt.log.close()
+        attempt.finish = finish_message(attempt, verdict, self._boot_id)
+        attempt.body = None
+        try:
+            self._spool.keep(attempt.finish)
+        except OSError as error:
+            say(f"the outcome of {attempt.attempt_id} cannot be written down: {error}")
+        self._ask(attempt)
+        self.on_change()
+
+    def _remember(self, attempt_id: str) -> None:
+        self._ever[attempt_id] = None
+        if len(self._ever) > _REMEMBERED:
+            del self._ever[next(iter(self._ever))]
+
+    def close(self) -> None:
+        """Let the zygote go."""
+        self._zygote.close()
+
+
+def say(text: str) -> None:
+    """Write a line to the agent's own log."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    sys.stderr.write(f"{stamp} agent[{os.getpid()}] {text}\n")
+    sys.stderr.flush()
+
+
+def _nowhere(_message: Message) -> None:
+    """Nobody is connected; it is asked again."""
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

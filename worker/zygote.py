@@ -1,0 +1,312 @@
+"""The zygote: a small single-threaded process that forks every task of one agent, and reaps it.
+
+It runs on the interpreter of the tasks (Python 3.9 or later), so it imports the standard library only, and no sibling.
+The agent talks to it over a SEQPACKET socket, one JSON object a message::
+
+    agent → zygote    {"do": "fork", "id", "argv" | "python", "env", "cwd", "base", "error", "output"} with the log's pipe
+    agent → zygote    {"do": "signal", "id", "signal"}                        to the whole tree of the task
+    zygote → agent    {"ready": pid}                                          once
+    zygote → agent    {"id", "status", "swept"}                               ended, and its tree is dead; a wait status
+    zygote → agent    {"id", "refused"}                                       could not be forked
+
+Every task leads a session of its own and is the sub-reaper of its descendants: what it leaves behind, daemons with their
+own session included, becomes a child of the zygote in the moment the task ends.  So any child that the zygote did not
+fork itself belongs to a task that is over, and is killed before the end is reported.
+
+When the agent goes away the socket says so; the zygote then kills every task and ends.  It holds the agent's lock open
+until then, so a free lock means that nothing of that agent is alive.  A task whose zygote dies gets SIGKILL from the
+kernel.
+"""
+
+from __future__ import annotations
+
+import sys
+
+_HERE = __file__.rpartition("/")[0]
+if _HERE in sys.path:  # ``-P`` needs 3.11; nothing of Runyard may stand before the user's modules
+    sys.path.remove(_HERE)
+
+import array  # noqa: E402  the path must be right before anything is imported
+import ctypes  # noqa: E402
+import gc  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import resource  # noqa: E402
+import select  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import time  # noqa: E402
+
+TYPE_CHECKING = False  # typing itself is not imported: it costs 2 ms and a third of a megabyte
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+#: The largest message that comes in one piece; a larger one comes in a file whose descriptor is sent along.
+_MAX_MESSAGE = 128 * 1024
+#: How long an end is held back while something of its tree will not die (uninterruptible sleep).
+_SWEEP_SECONDS = 5.0
+
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+
+
+class _Zygote:
+    def __init__(self, agent: socket.socket, runner: Callable[[dict[str, Any]], int]) -> None:
+        self.agent = agent
+        self.runner = runner
+        self.pid = os.getpid()
+        self.tasks: dict[int, str] = {}
+        self.pids: dict[str, int] = {}
+        #: Ended, not reported yet: (id, wait status), since when the first of them waits for its tree.
+        self.ended: list[tuple[str, int]] = []
+        self.held_since = 0.0
+        self.swept = 0
+        self.wake_r, self.wake_w = os.pipe()
+
+    def serve(self) -> None:
+        """Fork and reap until the agent goes away."""
+        for end in (self.wake_r, self.wake_w):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self.wake_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _noop)
+        poll = select.poll()
+        poll.register(self.agent, select.POLLIN)
+        poll.register(self.wake_r, select.POLLIN)
+        self.tell({"ready": self.pid})
+        gc.disable()
+        gc.freeze()
+        while True:
+            ready = [fd for fd, _ in poll.poll(50 if self.ended else None)]
+            if self.wake_r in ready:
+                _drain(self.wake_r)
+            if self.wake_r in ready or self.ended:
+                self.reap()
+            if self.agent.fileno() in ready and not self.receive():
+                return
+
+    def tell(self, message: dict[str, Any]) -> None:
+        try:
+            self.agent.send(json.dumps(message).encode())
+        except OSError:
+            pass  # the agent is gone; the next receive says so
+
+    def receive(self) -> bool:
+        """Do what the agent asks; False when there is no agent any more."""
+        try:
+            data, ancillary, _, _ = self.agent.recvmsg(_MAX_MESSAGE, 64, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            return False
+        if not data:
+            return False
+        fds = array.array("i")
+        for _, _, content in ancillary:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        try:
+            message = json.loads(data if len(fds) < 2 else _read_all(fds[1]))
+            if message["do"] == "fork":
+                self.fork(message, fds)
+            else:
+                self.signal(message["id"], message["signal"])
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def fork(self, job: dict[str, Any], fds: array.array[int]) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.tell({"id": job["id"], "refused": "fork: " + str(error.strerror)})
+            return
+        if pid == 0:
+            code = 125
+            try:
+                code = self.become(job, fds[0])
+            except BaseException:  # noqa: BLE001  a forked child must never return into the zygote's loop
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(code)
+        self.tasks[pid] = job["id"]
+        self.pids[job["id"]] = pid
+
+    def become(self, job: dict[str, Any], log: int) -> int:
+        """In the child: turn into the task.  Return an exit code where it runs in this very process."""
+        os.setsid()
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != self.pid:
+            return 137
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        try:
+            os.chdir(job["cwd"])
+        except OSError as error:
+            base = " (relative to %s)" % job["base"] if job["base"] else ""
+            return _fail(job, 126, "the cwd %s%s cannot be entered: %s" % (job["cwd"], base, error.strerror))
+        argv = job["argv"]
+        if argv is not None:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            _execute(job, argv)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.closerange(3, 256)
+        gc.enable()
+        return self.runner(job)
+
+    def signal(self, task: str, number: int) -> None:
+        """Send a signal to a task and all its descendants; nothing happens where it has ended."""
+        leader = self.pids.get(task)
+        if leader is None:
+            return
+        for pid in [leader, *_descendants(leader)]:
+            _kill(pid, number)
+            if number != signal.SIGKILL:
+                _kill(pid, signal.SIGCONT)  # what is stopped cannot hear
+
+    def reap(self) -> None:
+        """Collect what has ended, kill what it left behind, report it when nothing is left."""
+        for _ in range(100):
+            while True:
+                try:
+                    pid, status = os.waitpid(-1, os.WNOHANG)
+                except ChildProcessError:
+                    break
+                if pid == 0:
+                    break
+                task = self.tasks.pop(pid, None)
+                if task is not None:
+                    del self.pids[task]
+                    if not self.ended:
+                        self.held_since = time.monotonic()
+                    self.ended.append((task, status))
+            left = [pid for pid in _children(self.pid) if pid not in self.tasks]
+            if not left:
+                break
+            for pid in left:
+                self.swept += 1
+                for each in [pid, *_descendants(pid)]:
+                    _kill(each, signal.SIGKILL)
+        else:
+            left = [0]
+        if self.ended and (not left or time.monotonic() - self.held_since > _SWEEP_SECONDS):
+            for task, status in self.ended:
+                self.tell({"id": task, "status": status, "swept": self.swept})
+            self.ended.clear()
+            self.swept = 0
+
+    def end(self) -> None:
+        """Kill every task and its tree, because there is no agent for them any more."""
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            for pid in list(self.tasks):
+                for each in [pid, *_descendants(pid)]:
+                    _kill(each, signal.SIGKILL)
+            self.reap()
+            if not self.tasks and not _children(self.pid):
+                return
+            time.sleep(0.002)
+
+
+def _noop(_number: int, _frame: object) -> None:
+    """Be a handler: the kernel interrupts the poll, the wake-up descriptor says why."""
+
+
+def _execute(job: dict[str, Any], argv: list[str]) -> NoReturn:
+    try:
+        os.execvpe(argv[0], argv, job["env"])  # noqa: S606  the user's own command, no shell
+    except FileNotFoundError:
+        if "/" in argv[0] and os.path.exists(argv[0]):
+            why = "%s exists, but the interpreter that its first line names does not" % argv[0]
+        elif "/" in argv[0]:
+            why = "command not found: %s (looked from %s)" % (argv[0], job["cwd"])
+        else:
+            why = "command not found: %s (PATH is %s)" % (argv[0], job["env"].get("PATH", "not set"))
+        code = 127
+    except (OSError, ValueError) as error:
+        why = "%s cannot be executed: %s" % (argv[0], getattr(error, "strerror", None) or error)
+        code = 126
+    os._exit(_fail(job, code, why))
+
+
+def _fail(job: dict[str, Any], code: int, why: str) -> int:
+    """Leave a line for the agent that tells this from the task's own exit code, and one in the log."""
+    text = why.encode("utf-8", "backslashreplace")
+    try:
+        fd = os.open(job["error"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.write(fd, text)
+    except OSError:
+        pass  # a full disk: the log line below still says it
+    os.write(2, b"[runyard] " + text + b"\n")
+    return code
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for thread in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/children" % (pid, thread), "rb", 0) as file:
+                found += map(int, file.read(1 << 20).split())
+    except OSError:
+        pass  # it is gone, and its children are somebody else's now
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    found = _children(pid)
+    for child in found:  # grows while it is walked
+        found += _children(child)
+    return found
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # dead already; or a program with another owner, which no_new_privs rules out for our own
+
+
+def _drain(fd: int) -> None:
+    try:
+        while len(os.read(fd, 4096)) == 4096:
+            pass
+    except BlockingIOError:
+        pass
+
+
+def _read_all(fd: int) -> bytes:
+    with open(os.dup(fd), "rb") as file:
+        file.seek(0)
+        return file.read()
+
+
+def _load_runner(path: str) -> Callable[[dict[str, Any]], int]:
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec")
+    names: dict[str, Any] = {"__name__": "runyard_runner", "__file__": path}
+    exec(code, names)  # noqa: S102  our own file, beside this one; an import would need its folder on sys.path
+    run: Callable[[dict[str, Any]], int] = names["run"]
+    return run
+
+
+def main() -> None:
+    """Serve the agent at the other end of the inherited socket."""
+    agent_fd, lock_fd, runner = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    os.set_inheritable(agent_fd, False)
+    os.set_inheritable(lock_fd, False)
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    zygote = _Zygote(socket.socket(fileno=agent_fd), _load_runner(runner))
+    zygote.serve()
+    zygote.end()
+
+
+if __name__ == "__main__":
+    main()
