@@ -89,8 +89,9 @@ class KeyReused(Conflict):
 class RevisionMismatch(Conflict):
     """It was changed since the caller looked at it."""
 
-    def __init__(self, kind: str, name: str, expected: int, actual: int) -> None:
-        super().__init__(f"The {kind} {name!r} is at revision {actual}, not {expected}: it was changed meanwhile.")
+    def __init__(self, kind: str, name: str, expected: int, actual: int | None) -> None:
+        now = "does not exist" if actual is None else f"is at revision {actual}"
+        super().__init__(f"The {kind} {name!r} {now}, not at revision {expected}: it was changed meanwhile.")
         self.expected = expected
         self.actual = actual
 

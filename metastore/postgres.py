@@ -68,7 +68,7 @@ class PostgresStore:
         self._closed = False
 
     @classmethod
-    async def open(  # noqa: PLR0913  # each of them is a choice of the caller's
+    async def open(  # each of them is a choice of the caller's
         cls,
         settings: DatabaseSettings,
         *,

@@ -34,7 +34,7 @@ def document(conn: Connection, dag_id: str, version: int) -> DagVersionRecord | 
     return one(DagVersionRecord, conn.execute(_DOCUMENT, {"dag_id": dag_id, "version": version}).first())
 
 
-def page(  # noqa: PLR0913  # each of them is a filter of the public API
+def page(  # each of them is a filter of the public API
     conn: Connection,
     *,
     limit: int,
