@@ -56,4 +56,4 @@ class Safety:
                 log.warning("limit healed", limit=key)
         if self._clock.monotonic() >= self._sweep_at:
             self._sweep_at = self._clock.monotonic() + _SWEEP_EVERY
-            await self._store.write(forget, now - self._settings.keep_answers)
+            await self._store.write(forget, self._settings.keep_answers)

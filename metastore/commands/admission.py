@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from dag.ids import AttemptId, uuid7
 from dag.references import Unresolved
-from dag.states import ATTEMPT_STEPS, TASK_STEPS, AttemptState, AttemptStep, RunState, TaskState, TaskStep, step
+from dag.states import ATTEMPT_STEPS, TASK_STEPS, AttemptState, AttemptStep, TaskState, TaskStep, step
 from metastore.commands.body import build_body
 from metastore.commands.turn import Turn, expect, lock_rank, open_turn
 from metastore.models.attempts import attempts
@@ -75,6 +75,7 @@ _LIMITS_FREE: Final = (
     .order_by(limits.c.key)
     .with_for_update(skip_locked=True)
 )
+# Only running runs have scheduled instances: what stops a run ends them in the same transaction.
 _CANDIDATES: Final = (
     select(
         _instance.id,
@@ -92,7 +93,6 @@ _CANDIDATES: Final = (
         _instance.executor == bindparam("executor"),
         _instance.state == TaskState.SCHEDULED.value,
         _instance.blocked_on.is_(None),
-        runs.c.state == RunState.RUNNING.value,
     )
     .order_by(_instance.priority_weight.desc(), _instance.scheduled_at, _instance.id)
     .limit(bindparam("most"))
