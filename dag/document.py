@@ -1,7 +1,6 @@
 """From bytes to a plain JSON object: nothing that a hostile body can do to a parser gets past here.
 
-JSON and YAML give the same values.  YAML is read by the rules of its version 1.2 (only ``true`` and ``false`` are booleans, dates
-stay text), without aliases, tags and second documents, straight from the parser's events: no recursion, no objects.
+JSON and YAML give the same values; :mod:`dag.yaml_reader` says what is taken of YAML.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from dag import yaml_reader
@@ -67,7 +67,7 @@ def content_hash(document: Mapping[str, Any]) -> str:
 
 
 def sweep(value: Any, findings: Findings) -> bool:
-    """Tell *findings* of every value that JSON can write and nothing else can hold; False: too deep to look any further."""
+    """Tell *findings* of every value that cannot be stored or passed on; False: too deep to look any further."""
     stack: list[tuple[Any, str, int]] = [(value, "", 1)]
     while stack:
         here, at, depth = stack.pop()
@@ -115,7 +115,7 @@ def _sweep_keys(here: dict[Any, Any], at: str, findings: Findings) -> None:
         findings.add(
             f"{at}/{escape(key)}",
             "duplicate_key",
-            f"The key {ascii(key)} is there more than once.",
+            f"The key {key!a} is there more than once.",
             "Keep one of them.",
         )
     for key in here:
@@ -161,9 +161,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     plain = dict(pairs)
     if len(plain) == len(pairs):
         return plain
-    seen: set[str] = set()
     twice = Twice(plain)
-    twice.keys_twice = tuple(dict.fromkeys(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]  # the idiom: add returns None
+    twice.keys_twice = tuple(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
     return twice
 
 

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from dag.findings import Findings
 
 _TASK_LATER: Final = frozenset(
-    "http wait callback approval trigger_dag when map_over queue pool pool_slots resources executor_config image secrets inlets outlets group "
-    "pre_execute deadline on_failure on_success".split()
+    {"http", "wait", "callback", "approval", "trigger_dag", "when", "map_over", "queue", "pool", "pool_slots"}
+    | {"resources", "executor_config", "image", "secrets", "inlets", "outlets", "group", "deadline"}
+    | {"on_failure", "on_success"}
 )
 _DAG_LATER: Final = frozenset(
-    "catchup start_date end_date timezone queue pool secrets variables groups assets outlets webhooks notifications deadline on_failure on_success".split()
+    {"catchup", "start_date", "end_date", "timezone", "queue", "pool", "secrets", "variables", "groups", "assets"}
+    | {"outlets", "webhooks", "notifications", "deadline", "on_failure", "on_success"}
 )
 #: Fields that a later release may execute; this one refuses them, by where they stand.
 LATER: Final = {
@@ -75,6 +77,12 @@ _TYPES: Final = {
     "model_type": "an object",
     "command_type": "a list of texts (or one text with shell: true)",
 }
+_WAYS_OUT: Final = {
+    "a text": "Put it in quotes.",
+    "a whole number": "Write it without quotes and without a fraction.",
+    "true or false": "Write true or false, without quotes.",
+    "an object": 'Write it as {"name": value}.',
+}
 _EXAMPLES: Final = {
     "command": '["python", "extract.py"]',
     "depends_on": '["extract"]',
@@ -123,7 +131,11 @@ def _words(
     if kind == "missing":
         return "required", f"{name!r} is missing.", example or "Add it."
     if kind in _TYPES:
-        return "wrong_type", f"{name!r} takes {_TYPES[kind]}, not {kind_of(value)}.", example
+        return (
+            "wrong_type",
+            f"{name!r} takes {_TYPES[kind]}, not {kind_of(value)}.",
+            example or _WAYS_OUT.get(_TYPES[kind], ""),
+        )
     if kind == "none_required":
         return (
             "not_supported",

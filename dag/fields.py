@@ -6,7 +6,8 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, BeforeValidator, Strict, StringConstraints, WithJsonSchema
 
 from dag import durations, ids
 from dag.ids import TaskId
@@ -199,10 +200,10 @@ TaskName = Annotated[TaskId, AfterValidator(_task_id), _schema(pattern=ids.TASK_
 Id = Annotated[str, AfterValidator(_id), _schema(pattern=ID_SCHEMA_PATTERN)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), _schema(format="duration", pattern=durations.PATTERN)]
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
-Flag = Annotated[bool, Field(strict=True)]
-Int32 = Annotated[int, Field(strict=True, ge=-INT32_MAX - 1, le=INT32_MAX), integral]
-PositiveInt32 = Annotated[int, Field(strict=True, ge=1, le=INT32_MAX), integral]
-Retries = Annotated[int, Field(strict=True, ge=0, le=1000), integral]
+Flag = Annotated[bool, Strict()]
+Int32 = Annotated[int, Strict(), Ge(-INT32_MAX - 1), Le(INT32_MAX), integral]
+PositiveInt32 = Annotated[int, Strict(), Ge(1), Le(INT32_MAX), integral]
+Retries = Annotated[int, Strict(), Ge(0), Le(1000), integral]
 Jitter = Annotated[
     float,
     BeforeValidator(_jitter),
@@ -224,21 +225,3 @@ Cwd = Annotated[
 Call = Annotated[
     str, StringConstraints(max_length=1000), AfterValidator(_call), _schema(pattern=CALL_PATTERN, maxLength=1000)
 ]
-
-
-def published(schema: dict[str, Any]) -> dict[str, Any]:
-    """Complete pydantic's schema with the rules that stand between fields."""
-    kinds = ("command", "python", "empty")
-    definitions = schema["$defs"]
-    definitions["TaskSpec"] |= {
-        "oneOf": [_given(kind) for kind in kinds],
-        "if": {"properties": {"shell": {"const": True}}, "required": ["shell"]},
-        "then": {"properties": {"command": {"type": "string"}}, "required": ["command"]},
-        "else": {"properties": {"command": {"type": ["array", "null"]}}},
-    }
-    definitions["PythonSpec"]["oneOf"] = [_given("call"), _given("source")]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Runyard DAG"}
-
-
-def _given(name: str) -> dict[str, Any]:
-    return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}

@@ -1,4 +1,4 @@
-"""Collects every problem of an input, with hints, within bounds: a hostile document must not cost more than an honest one."""
+"""Collects every problem of an input, within bounds: a hostile document must not cost more than an honest one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Findings:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, str, str]] = set()
         self._untold = 0
         self._lookups = 0
 
@@ -31,22 +31,18 @@ class Findings:
         return bool(self.problems)
 
     def add(self, pointer: str, code: str, message: str, hint: str = "") -> None:
-        """Keep one problem; the same place and rule only once."""
-        if (pointer, code) in self._told:
+        """Keep one problem, the same one only once."""
+        if (pointer, code, message) in self._told:
             return
         if len(self.problems) >= MOST:
             self._untold += 1
             return
-        self._told.add((pointer, code))
+        self._told.add((pointer, code, message))
         self.problems.append(Problem(pointer=pointer, code=code, message=message, hint=hint))
 
     def extend(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
             self.add(problem.pointer, problem.code, problem.message, problem.hint)
-
-    def at(self) -> set[str]:
-        """Return the places where something is wrong."""
-        return {pointer for pointer, _ in self._told}
 
     def meant(self, word: str, known: Collection[str], otherwise: str = "") -> str:
         """Return a hint that names what of *known* was perhaps meant by *word*."""

@@ -15,7 +15,7 @@ def stages(upstream: Upstream) -> list[list[str]]:
 
     Nodes in a cycle, and what is behind them, are left out; upstreams that do not exist are ignored.
     """
-    waits = {node: 0 for node in upstream}
+    waits = dict.fromkeys(upstream, 0)
     downstream: dict[str, list[str]] = {node: [] for node in upstream}
     for node, before in upstream.items():
         for other in before:
@@ -46,10 +46,11 @@ def cycles(upstream: Upstream, limit: int = 20) -> list[list[str]]:
     for stage in stages(upstream):
         left.difference_update(stage)
     inner = {node: [other for other in upstream[node] if other in left] for node in upstream if node in left}
-    found = []
-    for tangle in _tangles(inner):
-        if len(tangle) > 1 or tangle[0] in inner[tangle[0]]:
-            found.append(_round(min(tangle), inner, frozenset(tangle)))
+    found = [
+        _round(min(tangle), inner, frozenset(tangle))
+        for tangle in _tangles(inner)
+        if len(tangle) > 1 or tangle[0] in inner[tangle[0]]
+    ]
     return sorted(found)[:limit]
 
 
@@ -112,8 +113,8 @@ def _round(start: str, upstream: Upstream, tangle: Collection[str]) -> list[str]
 def not_before(upstream: Upstream, wanted: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
     """Return each (node, other) of *wanted* where *other* is not an ancestor of *node*.
 
-    Ancestors are bit sets over the nodes that are wanted at all: 10,000 tasks cost megabytes and milliseconds.  Of a graph
-    with a cycle only what is before the cycle is judged.
+    Ancestors are bit sets over the nodes that are wanted at all: 10,000 tasks cost megabytes and milliseconds.  Of a
+    graph with a cycle only what is before the cycle is judged.
     """
     bits = {other: 1 << no for no, other in enumerate(sorted({one for some in wanted.values() for one in some}))}
     before: dict[str, int] = {}

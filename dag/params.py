@@ -1,7 +1,7 @@
 """A DAG's params: the JSON Schema that declares them, and what a trigger passes in.
 
-The schema is JSON Schema 2020-12 without what would let a schema reach outside itself or be stored and ignored; the list is in
-:mod:`dag.param_schema`, which is imported only for DAGs that have params: the library behind it costs start-up time.
+The schema is the part of JSON Schema 2020-12 that :mod:`dag.param_schema` takes.  That module and
+:mod:`dag.param_values` are imported only for DAGs that have params: the library behind them costs start-up time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dag import document
 from dag.errors import Invalid, Problem
 from dag.findings import Findings
+from dag.references import escape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -32,8 +33,8 @@ def check_schema(schema: Any) -> list[Problem]:
 def apply(schema: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return *given* with the defaults of *schema* filled in.
 
-    Raises :exc:`~dag.errors.Invalid` with every problem, pointers from ``/params``.  Without a schema no param is taken; with
-    one, params that it does not declare are refused unless its ``additionalProperties`` says otherwise.
+    Raises :exc:`~dag.errors.Invalid` with every problem, pointers from ``/params``.  Without a schema no param is
+    taken; with one, what it does not declare is refused unless its ``additionalProperties`` says otherwise.
     """
     findings = Findings()
     swept = Findings()
@@ -44,27 +45,19 @@ def apply(schema: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[st
     findings.raise_if_any(Invalid)
     size = len(json.dumps(given, ensure_ascii=False).encode())
     if size > MAX_BYTES:
-        findings.add(
-            "/params",
-            "too_large",
-            f"The params have {size:,} bytes.",
-            f"At most {MAX_BYTES:,}; pass a place where the data is.",
-        )
+        hint = f"At most {MAX_BYTES:,} bytes are taken; pass the place where the data is."
+        findings.add("/params", "too_large", f"The params have {size:,} bytes.", hint)
         findings.raise_if_any(Invalid)
     if schema is None:
+        hint = "Leave it out, or declare `params` in the DAG."
         for name in given:
-            findings.add(
-                f"/params/{document.escape(name)}",
-                "unknown_param",
-                "This DAG takes no params.",
-                "Leave it out, or declare `params` in the DAG.",
-            )
+            findings.add(f"/params/{escape(name)}", "unknown_param", "This DAG takes no params.", hint)
         findings.raise_if_any(Invalid)
         return {}
-    from dag import param_schema  # noqa: PLC0415  # as above
+    from dag import param_values  # noqa: PLC0415  # as above
 
-    whole = param_schema.filled(schema, given)
-    param_schema.validate(schema, whole, findings)
+    whole = param_values.filled(schema, given)
+    param_values.validate(schema, whole, findings)
     findings.raise_if_any(Invalid)
     return whole
 

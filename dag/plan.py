@@ -1,8 +1,8 @@
-"""A DAG version, compiled: defaults applied, tasks numbered, edges as numbers.  What commands and the scheduler work with.
+"""A DAG version, compiled: defaults applied, tasks numbered, edges as numbers.  What commands and decisions work with.
 
-A plan is a pure function of the document's *content*: tasks are numbered stage by stage (an upstream always has a smaller
-number), inside a stage by their id, whatever the order in which the document names them.  Two documents with the same
-content hash have the same plan, so a plan may be remembered by that hash.
+A plan is a pure function of the document's *content*: tasks are numbered stage by stage (an upstream always has a
+smaller number), inside a stage by their id, whatever the order in which the document names them.  Two documents with
+the same content hash have the same plan, so a plan may be remembered by that hash.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class PlanTask:
     env: Mapping[str, str]
     #: Relative to the code folder; None is the attempt's own work directory.
     cwd: str | None
-    #: The kind's own part, references inside: ``{"argv": [...]}``, ``{"shell": "..."}``, ``{"call", "args", "kwargs"}``,
-    #: ``{"source", "args", "kwargs"}`` or ``{}``.
+    #: The kind's own part, references inside: ``{"argv": [...]}``, ``{"shell": "..."}``,
+    #: ``{"call", "args", "kwargs"}``, ``{"source", "args", "kwargs"}`` or ``{}``.
     body: Mapping[str, Any]
     #: Numbers of the tasks whose outputs its references name; all of them are (transitively) upstream.
     needs: tuple[int, ...]
@@ -89,7 +89,7 @@ class Resolved:
 
 def compile_plan(spec: DagSpec) -> Plan:
     """Return the plan of *spec*; linear in tasks and edges."""
-    upstream = {task_id: task.depends_on for task_id, task in spec.tasks.items()}
+    upstream: dict[str, tuple[str, ...]] = {task_id: task.depends_on for task_id, task in spec.tasks.items()}
     names = [task_id for stage in graph.stages(upstream) for task_id in stage]
     numbers = {task_id: no for no, task_id in enumerate(names)}
     downstream: list[list[int]] = [[] for _ in names]

@@ -1,4 +1,4 @@
-"""``${...}`` in a document: data that is put in when an attempt starts.  Not code: there is nothing to call and nothing to compute.
+"""``${...}`` in a document: data that is put in when an attempt starts.  Not code: nothing is called or computed.
 
 ``${params.day}`` · ``${outputs.extract.rows[0].name}`` · ``${outputs["my-task"].x}`` · ``${run.logical_date}`` ·
 ``${try_number}``.  A string that is one whole reference becomes the value itself, with its JSON type.  Inside a longer
@@ -23,13 +23,17 @@ RUN_FIELDS: Final = ("run_id", "dag_id", "run_type", "logical_date", "data_inter
 ROOTS: Final = ("params", "outputs", "run", "try_number")
 
 _ESCAPE: Final = "Write $${ for a literal ${."
-_FORMS: Final = f'References are ${{params.x}}, ${{outputs.task.x}}, ${{outputs["my-task"].x[0]}}, ${{run.run_id}}, ${{try_number}}. {_ESCAPE}'
+_FORMS: Final = (
+    'References are ${params.x}, ${outputs.task.x}, ${outputs["my-task"].x[0]}, ${run.run_id}, ${try_number}. '
+    + _ESCAPE
+)
 
 _MARK: Final = re.compile(r"\$?\$\{")
 _ROOT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # A quoted name has no escapes: an id never needs one, and a strange key can be reached in the task itself.
 _SEGMENT: Final = re.compile(
-    r"\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\[(?P<index>[0-9]{1,9})\]|\[\"(?P<double>[^\"\\\]]*)\"\]|\['(?P<single>[^'\\\]]*)'\]"
+    r"\.(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\[(?P<index>[0-9]{1,9})\]"
+    r"|\[\"(?P<double>[^\"\\]*)\"\]|\['(?P<single>[^'\\]*)'\]"
 )
 
 Path = tuple[str | int, ...]
@@ -103,10 +107,8 @@ def scan(value: Any, pointer: str = "") -> Found:
         if isinstance(here, str):
             _scan_text(here, at, references, problems)
         elif isinstance(here, Mapping):
-            for key in here:
-                if "${" in key:
-                    problems.append(_in_key(key, at))
-            stack.extend((child, f"{at}/{escape(key)}") for key, child in reversed(here.items()))
+            problems.extend(_in_key(key, at) for key in here if "${" in key)
+            stack.extend((child, f"{at}/{escape(key)}") for key, child in reversed(list(here.items())))
         elif isinstance(here, Sequence):
             stack.extend((child, f"{at}/{no}") for no, child in reversed(list(enumerate(here))))
     return Found(tuple(references), tuple(problems))
@@ -241,12 +243,12 @@ def _look_up(reference: Reference, scope: Scope) -> Any:
 def _walk(value: Any, path: Path, reference: Reference, place: str) -> Any:
     for key in path:
         step = f"[{key}]" if isinstance(key, int) else f".{key}"
-        if isinstance(key, str) and isinstance(value, Mapping) and key in value:
-            value = value[key]
-        elif isinstance(key, int) and isinstance(value, list | tuple) and key < len(value):
-            value = value[key]
-        else:
+        inside = (
+            key in value if isinstance(value, Mapping) else isinstance(value, list | tuple) and key in range(len(value))
+        )
+        if not inside:
             raise Unresolved(f"{reference.text} has no value: {place} is {_kind(value)} without {step}.")
+        value = value[key]
         place += step
     return value
 
@@ -256,7 +258,7 @@ def _text(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    """Say what *value* is, by its shape: a message never shows data of a run."""
+    """Say what *value* is, by its shape and its names: a message never shows values of a run."""
     match value:
         case None:
             return "null"

@@ -6,9 +6,8 @@ It accepts exactly what this release executes; :data:`dag.explain.LATER` names w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
@@ -33,14 +32,17 @@ from dag.fields import (
     Word,
 )
 from dag.findings import Findings
-from dag.ids import DagId, TaskId
+from dag.ids import TaskId
 from dag.trigger_rules import TriggerRule
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 MAX_TASKS: Final = 10_000
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TaskSettings(_Model):
@@ -49,7 +51,8 @@ class TaskSettings(_Model):
     trigger_rule: Annotated[
         TriggerRule,
         Field(
-            description="What the upstream tasks must have come to before this one runs. A task without upstreams always runs.",
+            description="What the upstream tasks must have come to before this one runs. "
+            "A task without upstreams always runs.",
             examples=["all_success", "all_done", "none_failed_min_one_success"],
         ),
     ] = TriggerRule.ALL_SUCCESS
@@ -86,8 +89,8 @@ class TaskSettings(_Model):
     retry_jitter: Annotated[
         Jitter,
         Field(
-            description="The part of each wait that is left to chance, from 0 to 1, so that many tasks do not come back in the same "
-            "moment: at 0.5 it is between half of the wait and all of it. `true` is 0.5.",
+            description="The part of each wait that is left to chance, from 0 to 1, so that many tasks do not come "
+            "back in the same moment: at 0.5 it is between half of the wait and all of it. `true` is 0.5.",
             examples=[0.5],
         ),
     ] = 0.0
@@ -100,7 +103,8 @@ class TaskSettings(_Model):
     kill_grace: Annotated[
         Duration,
         Field(
-            description="How long a task that is asked to stop (SIGTERM) may take before it is killed (SIGKILL); at most PT1H.",
+            description="How long a task that is asked to stop (SIGTERM) may take before it is killed (SIGKILL); "
+            "at most PT1H.",
             examples=["PT10S"],
         ),
         fields.at_most(timedelta(hours=1)),
@@ -126,7 +130,8 @@ class TaskSettings(_Model):
     cwd: Annotated[
         Cwd | None,
         Field(
-            description="The working folder, relative to the code folder (`RUNYARD_CODE_DIR`). null: a private folder for each try.",
+            description="The working folder, relative to the code folder (`RUNYARD_CODE_DIR`). "
+            "null: a private folder for each try.",
             examples=["reports"],
         ),
     ] = None
@@ -146,7 +151,8 @@ class PythonSpec(_Model):
     source: Annotated[
         Source | None,
         Field(
-            description="Python code that defines a function `main`. It holds no references: pass values by `args`, `kwargs` or `env`.",
+            description="Python code that defines a function `main`. It holds no references: pass values by "
+            "`args`, `kwargs` or `env`.",
             examples=["def main(n):\n    return n * n\n"],
         ),
     ] = None
@@ -185,9 +191,10 @@ class TaskSpec(TaskSettings):
     command: Annotated[
         Command | None,
         Field(
-            description="A program and its arguments, as a list; no shell is involved. With `shell: true`, one line of text for `/bin/sh -c`. "
-            "Arguments may hold references; the program itself and a shell line may not: pass values by `env`. "
-            "JSON that the program writes to the file named by the variable RUNYARD_OUTPUT is the task's output.",
+            description="A program and its arguments, as a list; no shell is involved. With `shell: true`, one line of "
+            "text for `/bin/sh -c`. Arguments may hold references; the program itself and a shell line may "
+            "not: pass values by `env`. JSON that the program writes to the file named by the variable RUNYARD_OUTPUT "
+            "is the task's output.",
             examples=[["python", "extract.py", "--day", "${params.day}"]],
         ),
     ] = None
@@ -224,8 +231,9 @@ class DagSpec(_Model):
     params: Annotated[
         dict[str, Any] | None,
         Field(
-            description="A JSON Schema (2020-12) of type object for what a trigger may pass in. Defaults are filled in; properties that "
-            "are not declared are refused unless `additionalProperties` says otherwise. null: no params are taken.",
+            description="A JSON Schema (2020-12) of type object for what a trigger may pass in. Defaults are filled "
+            "in; properties that are not declared are refused unless `additionalProperties` says otherwise. "
+            "null: no params are taken.",
             examples=[
                 {"type": "object", "properties": {"day": {"type": "string", "format": "date"}}, "required": ["day"]}
             ],
@@ -297,8 +305,8 @@ _FIELDS: Final = {
 def load(raw: Mapping[str, Any], *, dag_id: str | None = None, executors: Collection[str] | None = None) -> DagSpec:
     """Return the DAG that *raw* describes, or raise :exc:`~dag.errors.DocumentInvalid` with EVERY problem.
 
-    *dag_id* is the name it was addressed by: the document may leave its own out, and must not differ.  *executors* are the
-    configured ones; without them the names are not checked.
+    *dag_id* is the name it was addressed by: the document may leave its own out, and must not differ.  *executors* are
+    the configured ones; without them the names are not checked.
     """
     findings = Findings()
     if not document.sweep(raw, findings):
@@ -318,7 +326,16 @@ def load(raw: Mapping[str, Any], *, dag_id: str | None = None, executors: Collec
 
 def json_schema() -> dict[str, Any]:
     """Return the published JSON Schema (2020-12) of the document."""
-    return fields.published(DagSpec.model_json_schema())
+    schema = DagSpec.model_json_schema()
+    schema["$defs"]["PythonSpec"]["oneOf"] = [_given("call"), _given("source")]
+    schema["$defs"]["TaskSpec"] |= {
+        "oneOf": [_given(kind) for kind in checks.KINDS],
+        "if": {"properties": {"shell": {"const": True}}, "required": ["shell"]},
+        "then": {"properties": {"command": {"type": "string"}}, "required": ["command"]},
+        "else": {"properties": {"command": {"type": ["array", "null"]}}},
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Runyard DAG"}
 
 
-__all__ = ["DagId", "DagSpec", "Defaults", "EmptySpec", "PythonSpec", "TaskSpec", "json_schema", "load"]
+def _given(name: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}

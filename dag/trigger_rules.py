@@ -1,34 +1,36 @@
 """When a task may run: its trigger rule, judged by how its direct upstream tasks ended.
 
-Pure counting: a rule sees how many upstreams ended in which outcome, never which ones.  :data:`TABLE` says for each rule
-what every outcome means; :func:`judge` only reads the table.
+Pure counting: a rule sees how many upstreams ended in which outcome, never which ones.  :data:`TABLE` says for each
+rule what every outcome means; :func:`judge` only reads the table.
 
 Three laws hold for every rule, whatever its row says:
 
 * A task without upstreams runs.
 * ``cancelled`` counts like ``failed``: somebody wanted a result and it is not there.
-* A verdict is final.  Once :func:`judge` says anything but ``WAIT``, no order in which the other upstreams end can change
-  it.  That is why ``all_success`` with a skipped upstream waits for the rest: a failure that comes later would turn the skip
-  into ``upstream_failed``, and that must not depend on who was faster.
+* A verdict is final.  Once :func:`judge` says anything but ``WAIT``, no order in which the other upstreams end can
+  change it.  That is why ``all_success`` with a skipped upstream waits for the rest: a failure that comes later would
+  turn the skip into ``upstream_failed``, and that must not depend on who was faster.
 
-What the outcomes mean (``failed`` includes ``cancelled``)::
+What the outcomes mean, where *failed* includes cancelled and *broken* is failed or upstream_failed:
 
-    rule                         runs                                    else
-    all_success                  all ended in success                    a failed or upstream_failed: upstream_failed at once;
-                                                                         only skipped ones: skipped
-    all_failed                   all ended failed or upstream_failed     a success or a skipped one: skipped at once
-    all_done                     all ended, however                      -
-    all_done_min_one_success     all ended and one is a success          no success: upstream_failed if one failed, else skipped
-    one_success                  at once with the first success          none: upstream_failed if one failed, else skipped
-    one_failed                   at once with the first failed or        none: skipped
-                                 upstream_failed
-    one_done                     at once with the first success or       none: skipped (upstream_failed and skipped ones never
-                                 failed                                  ran, so they are not done)
-    none_failed                  all ended in success or skipped         a failed or upstream_failed: upstream_failed at once
-    none_failed_min_one_success  the same and one is a success           the same; all skipped: skipped
-    none_skipped                 all ended, none skipped                 a skipped one: skipped at once
-    all_skipped                  all were skipped                        anything else: skipped at once
-    always                       at once, waits for nobody               -
+=============================  ====================================  ==================================================
+rule                           runs                                  otherwise
+=============================  ====================================  ==================================================
+all_success                    all are a success                     broken: upstream_failed at once; skipped: skipped
+all_failed                     all are broken                        success or skipped: skipped at once
+all_done                       all ended, however
+all_done_min_one_success       all ended, one is a success           broken: upstream_failed; all skipped: skipped
+one_success                    at once with the first success        broken: upstream_failed; all skipped: skipped
+one_failed                     at once with the first broken         skipped
+one_done                       at once with the first success or     skipped: what is upstream_failed or skipped never
+                               failed                                ran, so it is not done
+none_failed                    all are a success or skipped          broken: upstream_failed at once
+none_failed_min_one_success    the same, and one is a success        broken: upstream_failed at once; all skipped:
+                                                                     skipped
+none_skipped                   all ended, none is skipped            skipped at once
+all_skipped                    all are skipped                       skipped at once
+always                         at once, waits for nobody
+=============================  ====================================  ==================================================
 """
 
 from __future__ import annotations

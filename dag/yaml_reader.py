@@ -1,7 +1,7 @@
 """YAML as a way to write JSON: values are built from the parser's events, without a loader.
 
-The scalars are those of YAML 1.2's core schema: ``yes``, ``on`` and ``2024-01-01`` are texts, ``0o17`` is fifteen, ``1:30`` is a
-text.  Refused: aliases (and with them bombs), tags, merge keys by alias, a second document, keys that are no text.
+No recursion, no objects.  The scalars are those of YAML 1.2's core schema: ``yes``, ``on``, ``1:30`` and ``2024-01-01``
+are texts, ``0o17`` is fifteen.  Refused: aliases (and with them bombs), tags, a second document, keys that are no text.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class _Builder:
             _refuse(
                 pointer,
                 "duplicate_key",
-                f"Line {_line(event)}: the key {ascii(key)} is there a second time.",
+                f"Line {_line(event)}: the key {key!a} is there a second time.",
                 "Keep one of them.",
             )
         return key
