@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from dag.errors import Invalid, SchemaMismatch, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Exit(IntEnum):
@@ -49,3 +56,14 @@ class Stop(Exception):
         self.code = code
         self.message = message
         self.hint = hint
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Turn what the database may say at the start of a service or a migration into a Stop."""
+    try:
+        yield
+    except (SchemaMismatch, Unavailable) as error:
+        raise Stop(Exit.DATABASE, str(error)) from None
+    except Invalid as error:
+        raise Stop(Exit.USAGE, error.problems[0].message, error.problems[0].hint) from None

@@ -1,0 +1,135 @@
+"""Writes the pages that are drawn from the code; ``make docs`` runs it, a test sees that nobody forgot to.
+
+What stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` belongs to this script.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from dag.states import ATTEMPT_STEPS, RUN_STEPS, TASK_STEPS
+from runyard import exits, settings
+from runyard.cli import ENTRIES, app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from enum import StrEnum
+
+HERE: Final = Path(__file__).parent
+_SECTION: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def diagram(table: Mapping[Any, Mapping[Any, StrEnum]]) -> str:
+    """Return one state table as a Mermaid diagram: an arrow for every pair of states, labelled with its steps."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {next(iter(table))}"]
+    for state, steps in table.items():
+        arrows: dict[StrEnum, list[str]] = {}
+        for step, target in steps.items():
+            arrows.setdefault(target, []).append(step.value)
+        lines += [f"    {state} --> {target}: {', '.join(names)}" for target, names in arrows.items()]
+        if not set(steps) - {"clear"}:
+            lines.append(f"    {state} --> [*]")
+    return "\n".join([*lines, "```"])
+
+
+def settings_table() -> str:
+    """Return every environment variable with its default."""
+    rows = ["| variable | default | what it says |", "|---|---|---|"]
+    seen = set()
+    for source in (settings.Settings, settings.ClientSettings):
+        for name, field in source.model_fields.items():
+            if name in seen:
+                continue
+            seen.add(name)
+            default = "" if field.default_factory or name == "task_python" else _default(field.default)
+            rows.append(f"| `RUNYARD_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def exit_table() -> str:
+    """Return every exit code with its meaning, which is the comment that stands above it."""
+    source = Path(exits.__file__).read_text()
+    rows = ["| code | name | meaning |", "|---|---|---|"]
+    for comment, name, code in re.findall(r"(?:    #: (.*)\n)?    ([A-Z_]+) = (\d+)\n", source):
+        rows.append(f"| {code} | {name.lower().replace('_', ' ')} | {comment or 'All is well.'} |")
+    return "\n".join(rows)
+
+
+def command_pages() -> str:
+    """Return every command with its arguments and options."""
+    group = typer.main.get_group(app)
+    context = group.make_context("runyard", [], resilient_parsing=True)
+    parts: list[str] = []
+    for name in ENTRIES:
+        parts += _command(context, group.get_command(context, name), f"runyard {name}")
+    return "\n".join(parts).rstrip()
+
+
+def _command(context: Any, command: Any, path: str) -> Iterable[str]:
+    yield f"### `{path}`\n"
+    yield f"{(command.help or '').strip()}\n"
+    if hasattr(command, "commands"):
+        for name in command.commands:
+            yield from _command(context, command.get_command(context, name), f"{path} {name}")
+        return
+    rows = [_parameter(parameter) for parameter in command.params if not parameter.hidden and parameter.name != "help"]
+    if rows:
+        yield "| | |\n|---|---|"
+        yield "\n".join(rows) + "\n"
+
+
+def _parameter(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        metavar = parameter.metavar or parameter.name.upper()
+        return f"| `{metavar}` | {parameter.help or ''} |"
+    names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+    metavar = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
+    default = parameter.default
+    said = (
+        ""
+        if default in (None, False, ()) or parameter.is_flag or callable(default)
+        else f" Default: `{_text(default)}`."
+    )
+    return f"| {names}{metavar} | {parameter.help or ''}{said} |"
+
+
+def _text(default: object) -> str:
+    return ", ".join(str(one) for one in default) if isinstance(default, list | tuple) else str(default)
+
+
+def _default(default: object) -> str:
+    text = _text(default) if default is not None else ""
+    return f"`{text}`" if text else ""
+
+
+SECTIONS: Final = {
+    "run-states": lambda: diagram(RUN_STEPS),
+    "task-states": lambda: diagram(TASK_STEPS),
+    "attempt-states": lambda: diagram(ATTEMPT_STEPS),
+    "settings": settings_table,
+    "exit-codes": exit_table,
+    "commands": command_pages,
+}
+
+
+def current(text: str) -> str:
+    """Return *text* with its generated sections as they should be now."""
+    return _SECTION.sub(lambda found: f"{found[1]}{SECTIONS[found['name']]()}\n{found[3]}", text)
+
+
+def main() -> None:
+    """Write every page whose sections have changed."""
+    for page in sorted(HERE.rglob("*.md")):
+        text = page.read_text()
+        if (new := current(text)) != text:
+            page.write_text(new)
+            sys.stdout.write(f"wrote {page.relative_to(HERE)}\n")
+
+
+if __name__ == "__main__":
+    main()
