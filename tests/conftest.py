@@ -50,9 +50,9 @@ def sqlite_url(sqlite_files: SqliteFiles, tmp_path: Path) -> str:
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """The URL of a migrated Postgres database of this test's own."""
-    url = postgres_server.create()
+    url = postgres_server.borrow()
     yield url
-    postgres_server.drop(url)
+    postgres_server.give_back(url)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -227,6 +227,7 @@ def _runs() -> None:
         sa.ForeignKeyConstraint(["dag_id"], ["dags.dag_id"], ondelete="CASCADE", name="fk_runs_dag_id"),
         sa.UniqueConstraint("dag_id", "run_id", name="uq_runs_dag_id_run_id"),
         sqlite_strict=True,
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "ix_runs_active",
@@ -290,6 +291,7 @@ def _events() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_events"),
         sa.ForeignKeyConstraint(["run"], ["runs.id"], ondelete="CASCADE", name="fk_events_run"),
         sqlite_strict=True,
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_events_run", "events", ["run", "run_seq"], unique=True)
 

@@ -46,4 +46,5 @@ events = Table(
     Column("data", Json),
     Index("ix_events_run", "run", "run_seq", unique=True),
     sqlite_strict=True,
+    sqlite_autoincrement=True,  # a number that was deleted is not given again
 )

@@ -107,6 +107,7 @@ runs = Table(
     Index(None, "dag_id", "id"),
     Index(None, "state", "id"),
     sqlite_strict=True,
+    sqlite_autoincrement=True,  # a number that was deleted is not given again
 )
 
 run_labels = Table(

@@ -10,6 +10,7 @@ from sqlalchemy import insert, select, update
 
 from dag.errors import NotFound
 from metastore.models.limits import limits
+from metastore.postgres import PostgresStore
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -55,8 +56,17 @@ async def test_a_command_that_fails_leaves_no_trace_and_its_error_arrives(store:
     assert [await store.read(used, key) for key in "abc"] == [None, 0, 0]
 
 
+async def until_listening(store: PostgresStore) -> None:
+    """Wait for the ear: when it opens, everybody is woken once."""
+    assert store._exchange is not None
+    async with asyncio.timeout(5):
+        await store._exchange.listening.wait()
+
+
 @pytest.mark.parametrize("ends", ["commits", "fails"])
 async def test_hints_are_told_after_the_commit_and_only_then(store: Store, ends: str) -> None:
+    if isinstance(store, PostgresStore):
+        await until_listening(store)
     waiter = store.subscribe("run:1", "scheduler")
 
     def command(tx: Tx) -> None:
