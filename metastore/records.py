@@ -43,6 +43,18 @@ class DagVersionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DagVersionSummary:
+    """One version of a DAG, without its document."""
+
+    dag_id: str
+    version: int
+    content_hash: str
+    task_count: int
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """A run."""
 

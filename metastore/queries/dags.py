@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import and_, bindparam, func, select
 
 from metastore.models.dags import dag_tags, dag_versions, dags
-from metastore.records import DagRecord, DagVersionRecord, columns, many, one
+from metastore.records import DagRecord, DagVersionRecord, DagVersionSummary, columns, many, one
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,12 @@ _GET: Final = select(*_DAG).where(dags.c.dag_id == bindparam("dag_id"))
 _VERSION: Final = columns(DagVersionRecord, dag_versions)
 _DOCUMENT: Final = select(*_VERSION).where(
     dag_versions.c.dag_id == bindparam("dag_id"), dag_versions.c.version == bindparam("version")
+)
+_VERSIONS: Final = (
+    select(*columns(DagVersionSummary, dag_versions))
+    .where(dag_versions.c.dag_id == bindparam("dag_id"), dag_versions.c.version < bindparam("before"))
+    .order_by(dag_versions.c.version.desc())
+    .limit(bindparam("most"))
 )
 
 
@@ -32,6 +38,12 @@ def get(conn: Connection, dag_id: str, *, prefix: str | None = None) -> DagRecor
 def document(conn: Connection, dag_id: str, version: int) -> DagVersionRecord | None:
     """Return one version of a DAG with its document."""
     return one(DagVersionRecord, conn.execute(_DOCUMENT, {"dag_id": dag_id, "version": version}).first())
+
+
+def versions(conn: Connection, dag_id: str, *, limit: int, before: int | None = None) -> list[DagVersionSummary]:
+    """Return the versions of a DAG, the newest first; *before* is the last one of the previous page."""
+    values = {"dag_id": dag_id, "before": 2**31 - 1 if before is None else before, "most": limit}
+    return many(DagVersionSummary, conn.execute(_VERSIONS, values))
 
 
 def page(  # each of them is a filter of the public API
