@@ -9,18 +9,20 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from api.app import create_app
+from api.app import create_app, stop_streams
 from api.settings import LOOPBACK, ApiSettings
 from executors import registry as executors
-from executors.base import ExecutorConfig
+from executors.base import ExecutorConfig, HealthStatus
 from metastore.settings import DatabaseSettings
 from runyard import admin_key, web
 from runyard.exits import Exit, Stop
+from runyard.version import version
 from runyard.world import SystemClock, SystemEntropy
 from scheduler.loop import Scheduler
 from scheduler.settings import SchedulerSettings
@@ -65,10 +67,11 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
         stack.push_async_callback(store.close)
         if parts.key:
             await admin_key.ensure(store, settings.home, entropy)
-        if parts.scheduler:
+        active = load_executors(settings) if parts.scheduler else []
+        if active:
             scheduler = Scheduler(
                 store=store,
-                executors=load_executors(settings),
+                executors=active,
                 clock=clock,
                 entropy=entropy,
                 registry=registry,
@@ -78,7 +81,15 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
             stack.push_async_callback(scheduler.stop, drain=_DRAIN)
         ended: asyncio.Task[None] | None = None
         if parts.bound is not None:
-            app = create_app(store=store, clock=clock, entropy=entropy, registry=registry, settings=_api(settings))
+            app = create_app(
+                store=store,
+                clock=clock,
+                entropy=entropy,
+                settings=_api(settings),
+                version=version(),
+                registry=registry,
+                probes={f"executor {executor.name}": partial(_is_up, executor) for executor in active},
+            )
             server = web.Server(app)
             ended = asyncio.create_task(server.serve(sockets=[parts.bound]))
             stack.push_async_callback(_close, server, app, ended)
@@ -129,9 +140,13 @@ def _api(settings: Settings) -> ApiSettings:
     )
 
 
+def _is_up(executor: Executor) -> bool:
+    return executor.health().status is not HealthStatus.DOWN
+
+
 async def _close(server: web.Server, app: FastAPI, ended: asyncio.Task[None]) -> None:
     """Take no more requests, end the long answers, let the short ones finish."""
-    app.state.streams.stop()
+    stop_streams(app)
     server.should_exit = True
     await ended
 

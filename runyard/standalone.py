@@ -66,14 +66,14 @@ def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: boo
 
 def _greeting(settings: Settings, url: str, *, scheduler: bool) -> str:
     key = home.key_path(settings.home)
-    where = DatabaseSettings(settings.url).shown
+    database = DatabaseSettings(settings.url)
     lines = [
         f"Runyard {version()} is ready.",
         "",
         f"  API       {url}/api/v1",
         f"  Docs      {url}/docs",
         f"  Key       {key}",
-        f"  Database  {where}",
+        f"  Database  {database.path if database.dialect == 'sqlite' else database.shown}",
     ]
     if scheduler:
         lines.append(f"  Tasks     {', '.join(settings.executors)}; code in {settings.code}")
