@@ -146,6 +146,29 @@ async def test_a_cancel_does_not_miss_an_attempt_that_is_inserted_beside_it(flow
     assert await flow.store.read(work.placed, [one.agent for one in flows]) == []
 
 
+async def test_a_cancel_waits_for_an_admission_that_is_about_to_commit(flows: list[Flow]) -> None:
+    flow = flows[0]
+    await flow.put({"a": {}, "b": {}})
+    run = await flow.create()
+    await flow.store.write(start_run, run.id, "local", [])
+    admitting = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow_admission(tx: Tx) -> list[Admitted]:
+        admitted = admit_ready(tx, [flow.outlet])
+        loop.call_soon(admitting.set)
+        tx.conn.execute(text("SELECT pg_sleep(0.4)"))
+        return admitted
+
+    admission = asyncio.create_task(flow.store.write(slow_admission))
+    await admitting.wait()
+    assert (await flows[1].cancel(run)).state == "cancelled"
+    for one in await admission:
+        assert not isinstance(await flow.start(one.attempt_id), Started)
+    assert await flow.states(run) == {"a": "cancelled", "b": "cancelled"}
+    await flow.check()
+
+
 async def test_nothing_starts_after_a_cancel_was_answered(flows: list[Flow]) -> None:
     flow = flows[0]
     await flow.put({"a": {}, "b": {}, "c": {}})
