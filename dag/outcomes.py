@@ -99,7 +99,8 @@ def delay_after_loss(losses: int) -> timedelta:
     """Return how long to wait before the attempt after the *losses*-th loss: nothing, then 5 s doubling up to 5 min."""
     if losses <= 1:
         return timedelta(0)
-    return min(_FIRST_LOSS_DELAY * 2 ** min(losses - 2, 16), _LONGEST_LOSS_DELAY)
+    doubled: int = 2 ** min(losses - 2, 16)
+    return min(_FIRST_LOSS_DELAY * doubled, _LONGEST_LOSS_DELAY)
 
 
 def verdict(state: RunState, *, reason: str | None, cancel_asked: bool, cancelled: int, bad: int) -> RunStep:

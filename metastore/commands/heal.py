@@ -106,7 +106,7 @@ def verify_limit(tx: Tx, key: str) -> bool:
     room = _MOST_UNBLOCKED if row.capacity is None else row.capacity - used
     if room > 0 and unblock(tx, key, room):
         tx.topics.add("ready")
-    return used != row.used
+    return bool(used != row.used)
 
 
 def quarantine_run(tx: Tx, run: int, why: str) -> Any:

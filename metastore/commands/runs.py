@@ -13,7 +13,7 @@ from dag.states import RunState
 from metastore.models.dags import dag_versions, dags
 from metastore.models.events import events
 from metastore.models.runs import run_labels, runs
-from metastore.queries import runs as run_queries
+from metastore.queries.runs import get as get_run
 from metastore.records import RunRecord
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def create_run(tx: Tx, new: NewRun) -> RunCreated:
     warnings = _warnings(tx, new, paused=dag.paused)
     number = tx.conn.execute(_ADD[tx.conn.dialect.name], row).scalar()
     if number is None:
-        there = run_queries.get(tx.conn, new.dag_id, new.run_id)
+        there = get_run(tx.conn, new.dag_id, new.run_id)
         if there is None or there.request_id != new.request_id:
             raise AlreadyExists("run", f"{new.dag_id}/{new.run_id}")
         return RunCreated(there, warnings)

@@ -26,7 +26,7 @@ from dag.states import (
 from metastore.commands.turn import expect, open_by_name, open_turn
 from metastore.models.attempts import attempts
 from metastore.models.runs import task_instances
-from metastore.queries import runs as run_queries
+from metastore.queries.runs import get as get_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,7 @@ def cancel_run(tx: Tx, dag_id: str, run_id: str, *, actor: str) -> RunRecord:
         if was_queued:
             turn.ended_at = tx.now
         turn.close(actor)
-    record = run_queries.get(tx.conn, dag_id, run_id)
+    record = get_run(tx.conn, dag_id, run_id)
     assert record is not None  # noqa: S101  # its row is locked
     return record
 
