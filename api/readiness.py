@@ -1,0 +1,54 @@
+"""Whether the service is ready; remembered for a moment, because anybody may ask as often as they like."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from metastore.queries import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dag.world import Clock
+    from metastore.store import Store
+
+log = structlog.get_logger(__name__)
+
+_BELIEVED: Final = 1.0
+#: A metastore that takes longer is not one to send work to.
+_PATIENCE: Final = 2.0
+
+
+class Readiness:
+    """Asks the metastore and the probes, at most once a second."""
+
+    def __init__(self, store: Store, clock: Clock, probes: Mapping[str, Callable[[], bool]]) -> None:
+        self._store = store
+        self._clock = clock
+        self._probes = probes
+        self._looked: asyncio.Task[bool] | None = None
+        self._at = 0.0
+        self._was = True
+
+    async def ready(self) -> bool:
+        """Whether work may be sent."""
+        now = self._clock.monotonic()
+        if self._looked is None or now - self._at >= _BELIEVED:
+            self._at = now
+            self._looked = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looked)
+
+    async def _look(self) -> bool:
+        unwell = [name for name, well in self._probes.items() if not well()]
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._store.read(keys.get, "")
+        except Exception:  # noqa: BLE001  # whatever it is, the answer is no
+            unwell.append("metastore")
+        if self._was and unwell:
+            log.warning("not ready", because=unwell)
+        self._was = not unwell
+        return not unwell
