@@ -1,0 +1,92 @@
+"""The factory of the API.  Nothing happens at import and nothing is opened: the front door gives what there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+
+from api.auth import Authenticator
+from api.dependencies import Services
+from api.metrics import Meters
+from api.middleware import Envelope
+from api.openapi import DESCRIPTION, Document
+from api.parameters import ParameterSchemas
+from api.problems import on_error, on_refused
+from api.readiness import Readiness
+from api.routers import dags, docs, events, executors, health, keys, logs, runs, tasks
+from api.routing import nowhere
+from api.stream import Streams
+from api.validation import on_invalid
+from dag.errors import RunyardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from api.settings import ApiSettings
+    from dag.world import Clock, Entropy
+    from metastore.store import Store
+
+#: In the order of the documentation.
+ROUTERS: Final = (dags, runs, tasks, logs, events, executors, keys, health, docs)
+
+
+def create_app(
+    *,
+    store: Store,
+    clock: Clock,
+    entropy: Entropy,
+    settings: ApiSettings,
+    version: str = "0.1.0",
+    registry: CollectorRegistry | None = None,
+    probes: Mapping[str, Callable[[], bool]] | None = None,
+) -> FastAPI:
+    """Return the API over *store*.
+
+    *registry* is where its measurements go and what ``/metrics`` shows.  *probes* say, by name, whether a part of the
+    service is well; ``/health/ready`` calls them, they must be cheap.  Call :func:`stop_streams` before the server
+    stops.
+    """
+    registry = CollectorRegistry() if registry is None else registry
+    app = FastAPI(
+        title="Runyard",
+        version=version,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        # The routes themselves, not copies: what a route declares is what is asked of its callers.
+        routes=[route for module in ROUTERS for route in module.router.routes],
+        exception_handlers={
+            HTTPException: on_refused,
+            RequestValidationError: on_invalid,
+            RunyardError: on_error,
+        },
+    )
+    app.router.default = nowhere
+    app.openapi = Document(app)  # type: ignore[method-assign]  # FastAPI's own way to say it
+    app.add_middleware(Envelope, settings=settings, clock=clock, entropy=entropy, meters=Meters(registry))
+    authenticator = Authenticator(store, clock)
+    app.state.authenticator = authenticator
+    app.state.readiness = Readiness(store, clock, probes or {})
+    app.state.services = Services(
+        store=store,
+        clock=clock,
+        entropy=entropy,
+        settings=settings,
+        registry=registry,
+        authenticator=authenticator,
+        streams=Streams(settings, clock, authenticator),
+        parameters=ParameterSchemas(store),
+    )
+    return app
+
+
+def stop_streams(app: FastAPI) -> None:
+    """End every stream, followed log and wait: a server that stops waits for its answers to end."""
+    services: Services = app.state.services
+    services.streams.stop()

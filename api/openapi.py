@@ -1,0 +1,193 @@
+"""The OpenAPI document: made when somebody first asks for it, from what the routes declare."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from api import problems
+from api.routing import PUBLIC, Route
+from api.schemas.base import Problem
+from dag import spec
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+
+    from api.routing import Call
+
+DESCRIPTION: Final = """\
+Runyard runs workflows that other systems drive over HTTP: put a DAG, trigger a run, watch it, read its logs and its
+result.
+
+**Keys.** Every call but a few that show nothing needs an API key: `Authorization: Bearer runyard_…`. A key has scopes:
+`read`, `logs`, `trigger`, `define`, and `admin`, which has them all; of the others none implies another. It may be
+limited to DAGs whose id begins with a prefix; for such a key other DAGs do not exist.
+
+**Repeating.** Every change takes an `Idempotency-Key`. After a timeout or a lost connection send the same request with
+the same key: it has one effect, and the first answer comes again. A 2xx says that the change is durable. A request that
+was refused had no effect and is judged anew when it is repeated.
+
+**Problems** are RFC 9457 documents: branch on `code`, retry what is `retryable`, show `detail` and `hint`, and find
+every single thing that is wrong with an input in `errors`, with a JSON pointer.
+
+**Lists** come in pages: `items` and `next_cursor`, which is the `cursor` of the next page. Times are RFC 3339 in UTC.
+"""
+TAGS: Final = (
+    ("DAGs", "Define what is to be done: documents, versions, pausing."),
+    ("Runs", "Trigger what is defined, look at it, stop it, run parts of it again."),
+    ("Tasks", "The tasks of a run: states, outputs, attempts."),
+    ("Logs", "What tasks wrote, while they write it."),
+    ("Events", "Everything that happens in a run, as it happens."),
+    ("Executors", "What executes tasks, and how much of it is free."),
+    ("API keys", "Who may do what."),
+    ("Operation", "Health, measurements, documentation."),
+)
+_BEARER: Final = "key"
+_STATUS: Final = {
+    400: "The body cannot be read.",
+    401: "There is no valid API key.",
+    403: "The key lacks a right, or another website sends this.",
+    404: "There is nothing of that name, or the key does not cover it.",
+    409: "It clashes with what is there now.",
+    412: "A precondition does not hold.",
+    413: "The body has more than 1 MiB.",
+    415: "The body is of another type than this call reads.",
+    422: "The request is not acceptable; `errors` has everything that is wrong.",
+    429: "Too many open streams of this key.",
+    500: "Something went wrong on our side; it is in the service's log under `instance`.",
+    503: "Not possible at the moment; send the same request again.",
+}
+
+
+class Document:
+    """The document of one app."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._made: dict[str, Any] | None = None
+        self._text = ""
+
+    def __call__(self) -> dict[str, Any]:
+        if self._made is None:
+            self._made = _make(self._app)
+        return self._made
+
+    def text(self) -> str:
+        """Return it as JSON."""
+        if not self._text:
+            self._text = json.dumps(self(), ensure_ascii=False, separators=(",", ":"))
+        return self._text
+
+
+def _make(app: FastAPI) -> dict[str, Any]:
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary="A workflow orchestrator that other systems drive over HTTP.",
+        description=app.description,
+        routes=routes,
+        tags=[{"name": name, "description": says} for name, says in TAGS],
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    models: list[type[BaseModel]] = [Problem, *_models(routes)]
+    _, defined = models_json_schema(
+        [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    schemas |= defined["$defs"]
+    schemas["DagDocument"] = _inline(spec.json_schema(), schemas)
+    document["components"]["securitySchemes"] = {
+        _BEARER: {"type": "http", "scheme": "bearer", "description": "An API key: `runyard_…`."}
+    }
+    document["security"] = [{_BEARER: []}]
+    document["x-problems"] = [
+        {"code": k.code, "status": k.status, "title": k.title, "retryable": k.retryable, "hint": k.hint}
+        for k in sorted(problems.ALL, key=lambda k: (k.status, k.code))
+    ]
+    for route in routes:
+        operation = document["paths"][route.path][next(iter(route.answers)).lower()]
+        _describe(operation, route.call)
+    return document
+
+
+def _models(routes: list[Route]) -> list[type[BaseModel]]:
+    found = {route.call.gives[1] for route in routes}
+    return sorted((m for m in found if isinstance(m, type)), key=lambda m: m.__name__)
+
+
+def _inline(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return the DAG document's schema with its definitions moved to the components."""
+    text = json.dumps(schema).replace("#/$defs/", "#/components/schemas/")
+    moved: dict[str, Any] = json.loads(text)
+    schemas |= moved.pop("$defs", {})
+    moved.pop("$schema", None)
+    moved.pop("$id", None)
+    return moved
+
+
+def _describe(operation: dict[str, Any], call: Call) -> None:
+    if call.needs == PUBLIC:
+        operation["security"] = []
+        operation["x-runyard-scope"] = None
+    else:
+        operation["x-runyard-scope"] = str(call.needs)
+        operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{call.needs}`."
+    if call.body is not None:
+        operation["requestBody"] = call.body
+    answers = {str(call.gives[0]): _answer(call)}
+    for status, says in call.also.items():
+        answers[str(status)] = {"description": says} | ({} if status == 304 else {"content": _content(call)})  # noqa: PLR2004
+    for status in call.fails:
+        answers[str(status)] = _problem(status, call)
+    operation["responses"] = dict(sorted(answers.items()))
+
+
+def _answer(call: Call) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": _SUCCESS.get(call.gives[0], "The answer.")}
+    if call.gives[1] is not None:
+        answer["content"] = _content(call)
+    if call.headers:
+        answer["headers"] = {
+            name: {"description": says, "schema": {"type": "string"}} for name, says in call.headers.items()
+        }
+    return answer
+
+
+_SUCCESS: Final = {201: "It was made.", 202: "It was asked for.", 204: "It is done."}
+
+
+def _content(call: Call) -> dict[str, Any]:
+    model = call.gives[1]
+    media = "application/json" if model is None or isinstance(model, type) else model
+    entry: dict[str, Any] = {}
+    if isinstance(model, type):
+        entry["schema"] = {"$ref": f"#/components/schemas/{model.__name__}"}
+    elif media.endswith("json"):
+        entry["schema"] = {"type": "object"}
+    else:
+        entry["schema"] = {"type": "string"}
+    if call.example is not None:
+        entry["example"] = call.example
+    content = {media: entry}
+    if call.streams is not None:
+        content[call.streams] = {"schema": {"type": "string"}}
+    return content
+
+
+def _problem(status: int, call: Call) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "description": _STATUS[status],
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status == 401:  # noqa: PLR2004
+        answer["headers"] = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
+    if status in {429, 503} and call.needs != PUBLIC:
+        answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}}
+    return answer
