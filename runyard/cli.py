@@ -95,7 +95,21 @@ def main() -> None:
     try:
         app()
     except Stop as stop:
-        print(f"runyard: {stop.message}", file=sys.stderr)  # noqa: T201  # the last word of a command line
-        if stop.hint:
-            print(f"  {stop.hint}", file=sys.stderr)  # noqa: T201  # and its way out
+        say_last(stop)
         sys.exit(stop.code)
+
+
+def say_last(stop: Stop) -> None:
+    """Say why the command ends, and every way out."""
+    from runyard import show  # noqa: PLC0415  # a command that ends well may do without
+
+    if len(stop.problems) > 1 or not any(one.get("message") == stop.message for one in stop.problems):
+        show.warn(f"runyard: {stop.message}")
+        if stop.hint:
+            show.warn(f"  {stop.hint}")
+        show.problems(stop.problems)
+        return
+    (only,) = stop.problems
+    show.warn(f"runyard: {only.get('pointer') or '/'}: {stop.message}")
+    if hint := only.get("hint") or stop.hint:
+        show.warn(f"  {hint}")

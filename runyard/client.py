@@ -57,14 +57,8 @@ class Refusal(Stop):
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         code = _EXITS.get(status, Exit.UNAVAILABLE if status >= _SERVER_ERROR else Exit.INVALID)
         super().__init__(code, _sentence(status, problem), str(problem.get("hint", "")))
-        self.status = status
-        self.problem = problem
-
-    @property
-    def problems(self) -> list[Mapping[str, Any]]:
-        """Every single thing that is wrong, where the service listed them."""
-        listed = self.problem.get("errors")
-        return listed if isinstance(listed, list) else []
+        listed = problem.get("errors")
+        self.problems = listed if isinstance(listed, list) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +136,7 @@ class Api:
                 pause = _wait_of(answer)
             time.sleep(pause)
 
-    def events(self, path: str, after: str | None, patience: float | None = None) -> Iterator[Event]:
+    def events(self, path: str, after: str | None, patience: float = _SILENCE) -> Iterator[Event]:
         """Yield the messages of an event stream after the one with id *after*, until it ends or breaks.
 
         It breaks, with an :exc:`httpx.TransportError`, also when nothing came for *patience* seconds.
@@ -150,7 +144,7 @@ class Api:
         headers = {"Accept": "text/event-stream"}
         if after is not None:
             headers["Last-Event-ID"] = after
-        timeout = httpx.Timeout(_SILENCE if patience is None else min(patience, _SILENCE), connect=5)
+        timeout = httpx.Timeout(min(patience, _SILENCE), connect=5)
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as answer:
             self._check_stream(answer)
             kind, name, data = "message", "", []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dag.errors import Invalid, SchemaMismatch, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class Exit(IntEnum):
@@ -50,6 +50,9 @@ class Exit(IntEnum):
 
 class Stop(Exception):
     """End the command with *code* after saying *message*, and *hint* as the way out."""
+
+    #: Every single thing that is wrong, each with its ``pointer``, ``message`` and ``hint``.
+    problems: Sequence[Mapping[str, Any]] = ()
 
     def __init__(self, code: Exit, message: str, hint: str = "") -> None:
         super().__init__(message)

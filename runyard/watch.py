@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpx
@@ -71,13 +72,13 @@ class View(Protocol):
 def to_the_end(api: Api, run: Mapping[str, Any], view: View, clock: Clock, seconds: float | None) -> dict[str, Any]:
     """Show *run*'s events until it has ended and return it as it ended; Stop after *seconds*."""
     path = path_of("dags", run["dag_id"], "runs", run["run_id"])
-    ends = None if seconds is None else clock.monotonic() + seconds
+    ends = inf if seconds is None else clock.monotonic() + seconds
     after: str | None = None
     heard = clock.monotonic()
     with view.open():
         while True:
-            left = None if ends is None else ends - clock.monotonic()
-            if left is not None and left <= 0:
+            left = ends - clock.monotonic()
+            if left <= 0:
                 raise Stop(
                     Exit.STILL_RUNNING,
                     f"The run {run['run_id']} still goes on after {show.duration(seconds or 0)}.",
@@ -91,9 +92,10 @@ def to_the_end(api: Api, run: Mapping[str, Any], view: View, clock: Clock, secon
                     if event.kind.startswith("run.") and event.data.get("to_state") in RUN_FINAL:
                         break
             except httpx.TransportError as error:
-                if clock.monotonic() - heard > PATIENCE and left is None:
+                if seconds is None and clock.monotonic() - heard > PATIENCE:
                     raise api.unreachable(error) from None
-                view.note("no word from the service; asking again")
+                if clock.monotonic() < ends:
+                    view.note("no word from the service; asking again")
             found: dict[str, Any] = api.get(path)
             if found["state"] in RUN_FINAL:
                 return found

@@ -19,14 +19,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def executors(*, json: AsJson = False) -> None:
     """List the executors and how they are."""
-    items = connect().items(path_of("executors"), 1000)
+    items = connect().get(path_of("executors"))["items"]
     if json:
         show.as_json(items)
         return
-    columns = [
-        (name.upper().replace("_", " "), lambda one, name=name: one[name]) for name in (items[0] if items else ())
-    ]
-    show.table(items, columns, "No executor has said hello yet.")
+    show.table(
+        [{"executor": one, **place} for one in items for place in one["places"] or [{}]],
+        [
+            ("EXECUTOR", lambda place: place["executor"]["name"]),
+            ("DEFAULT", lambda place: "default" if place["executor"]["default"] else ""),
+            ("STATUS", lambda place: place.get("status") or place["executor"]["status"]),
+            ("HOST", lambda place: place.get("host")),
+            ("SLOTS", lambda place: place.get("slots")),
+            ("USED", lambda place: place.get("used")),
+            ("DETAIL", lambda place: place.get("detail")),
+        ],
+        "No executor has said hello yet.",
+    )
 
 
 @app.command()

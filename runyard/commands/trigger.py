@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from runyard.watch import View
 
 app = typer.Typer()
+
+_WARNINGS: Final = {
+    "dag_paused": "the DAG is paused; the run waits until it is unpaused",
+    "run_after_in_future": "the run waits for its time",
+}
 
 
 @app.command()
@@ -52,7 +57,7 @@ def trigger(
     api = connect(clock, entropy)
     run = api.send("POST", path_of("dags", dag, "runs"), body, key=idempotency_key or new_id(clock, entropy))
     for warning in run.get("warnings", ()):
-        show.warn(f"warning: {warning}")
+        show.warn(f"warning: {_WARNINGS.get(warning, warning)}")
     if not (wait or follow):
         if json:
             show.as_json(run)
