@@ -32,6 +32,7 @@ _PAUSE: Final = 0.25
 _TIMEOUT: Final = httpx.Timeout(30, connect=5)
 #: Streams say at least every 15 s that they are alive.
 _SILENCE: Final = 60.0
+_SILENT: Final = httpx.Timeout(_SILENCE, connect=5)
 _PAGE: Final = 200
 _SERVER_ERROR: Final = 500
 
@@ -163,10 +164,23 @@ class Api:
                     kind, data = "message", []
 
     def text(self, path: str, **query: object) -> Iterator[str]:
-        """Yield a text in pieces as they come."""
-        with self._http.stream("GET", path, params=_given(query), timeout=httpx.Timeout(_SILENCE, connect=5)) as answer:
-            self._check_stream(answer)
-            yield from answer.iter_text()
+        """Yield a text in pieces as they come; after a lost connection go on where it broke off."""
+        had, heard = 0, self._clock.monotonic()
+        while True:
+            skip = had
+            try:
+                with self._http.stream("GET", path, params=_given(query), timeout=_SILENT) as answer:
+                    self._check_stream(answer)
+                    for piece in answer.iter_text():
+                        heard = self._clock.monotonic()
+                        new, skip = piece[skip:], max(0, skip - len(piece))
+                        had += len(new)
+                        yield new
+                    return
+            except httpx.TransportError as error:
+                if self._clock.monotonic() - heard > (PATIENCE if self._met else _PATIENCE_AT_FIRST):
+                    raise self.unreachable(error) from None
+            time.sleep(_PAUSE)
 
     def unreachable(self, error: Exception) -> Stop:
         """Return the Stop for a service that does not answer."""

@@ -164,7 +164,7 @@ class Logs(Lines):
                 *lines, rest = (rest + screen.clean(piece)).split("\n")
                 for line in lines:
                     _log_line(task_id, line)
-        except (httpx.TransportError, Stop) as error:
+        except Stop as error:
             self.note(f"the log of {task_id} broke off: {error}")
         if rest:
             _log_line(task_id, rest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
 
 from runyard import show
@@ -77,17 +76,13 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the attempt has ended.")] = False,
 ) -> None:
     """Print the log of a task instance."""
-    api = connect()
-    pieces = api.text(
+    pieces = connect().text(
         path_of("dags", dag, "runs", run, "tasks", task, "logs"), **{"try": number, "follow": follow or None}
     )
     screen = show.Screen() if sys.stdout.isatty() else None
-    try:
-        for piece in pieces:
-            sys.stdout.write(screen.clean(piece) if screen else piece)
-            sys.stdout.flush()
-    except httpx.TransportError as error:
-        raise api.unreachable(error) from None
+    for piece in pieces:
+        sys.stdout.write(screen.clean(piece) if screen else piece)
+        sys.stdout.flush()
 
 
 @app.command()
