@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dag.ids import AttemptId
+from dag.states import AttemptState
+from scheduler.lost import Decision, GiveUp, Placement, Relaunch, Seen, Stop, reconcile
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+A = AttemptId("a")
+QUEUED = Placement(id=A, state=AttemptState.QUEUED)
+LATER = Placement(id=A, state=AttemptState.QUEUED, launch_after=NOW + timedelta(seconds=1))
+DUE = Placement(id=A, state=AttemptState.QUEUED, launch_after=NOW)
+RUNNING = Placement(id=A, state=AttemptState.RUNNING, boot_id="boot-1")
+STOPPING = Placement(id=A, state=AttemptState.RUNNING, boot_id="boot-1", stop_reason="user")
+
+
+@pytest.mark.parametrize(
+    ("placement", "seen", "decision"),
+    [
+        pytest.param(QUEUED, Seen("gone", "boot-1"), Relaunch(A), id="queued and unknown there: launch it"),
+        pytest.param(QUEUED, Seen("gone"), Relaunch(A), id="launching needs no proof: its start is fenced"),
+        pytest.param(QUEUED, Seen("pending"), None, id="queued and on its way: wait"),
+        pytest.param(QUEUED, Seen("unknown"), None, id="queued and nothing known: wait"),
+        pytest.param(LATER, Seen("gone", "boot-1"), None, id="deferred: not before its time"),
+        pytest.param(DUE, Seen("gone", "boot-1"), Relaunch(A), id="deferred: when its time has come"),
+        pytest.param(RUNNING, Seen("running"), None, id="running: adopt it"),
+        pytest.param(RUNNING, Seen("exited"), None, id="ended: its finish is on the way"),
+        pytest.param(RUNNING, Seen("unknown"), None, id="nothing known proves nothing"),
+        pytest.param(RUNNING, Seen("gone"), None, id="gone without a supervisor that says so proves nothing"),
+        pytest.param(RUNNING, Seen("gone", "boot-2"), GiveUp(A), id="another supervisor answers: it is dead"),
+        pytest.param(RUNNING, Seen("gone", "boot-1"), Relaunch(A), id="its own never heard of it: send it again"),
+        pytest.param(STOPPING, Seen("running"), Stop(A, "user"), id="the directive to stop is repeated"),
+        pytest.param(STOPPING, Seen("pending"), Stop(A, "user"), id="also before user code runs"),
+        pytest.param(STOPPING, Seen("exited"), None, id="what has ended needs no directive"),
+        pytest.param(STOPPING, Seen("gone", "boot-2"), GiveUp(A), id="what is dead is given up, asked to stop or not"),
+    ],
+)
+def test_the_facts_of_a_placement_decide(placement: Placement, seen: Seen, decision: Decision | None) -> None:
+    assert list(reconcile([placement], {A: seen}, NOW)) == ([] if decision is None else [decision])
+
+
+def test_a_placement_that_was_not_observed_is_unknown() -> None:
+    assert list(reconcile([RUNNING, QUEUED], {}, NOW)) == []
