@@ -69,6 +69,7 @@ class Placements:
         self._clock = clock
         self._settings = settings
         self._stops = store.subscribe("stop")
+        self._told: dict[str, list[dict[str, Any]]] = {}
         self._leased = store.dialect == "postgresql"
 
     @property
@@ -87,12 +88,18 @@ class Placements:
         await asyncio.gather(*(executor.stop(drain=drain) for executor in self._executors.values()))
         self._stops.close()
 
-    async def _register(self) -> None:
+    async def _register(self, *, only_news: bool = False) -> None:
+        """Make agents and slots known, with how their executors are."""
+        asked_at = self._clock.monotonic()
         for place in self._places:
             executors = [self._describe(e) for e in self._executors.values() if e.placed_on == place]
+            if only_news and self._told.get(place) == executors:
+                continue
             lease = self._settings.lease if self._leased else None
             await self._store.write(register_agent, place, host=self._settings.host, executors=executors, lease=lease)
-        self._grant(self._clock.monotonic())
+            self._told[place] = executors
+        if not only_news:
+            self._grant(asked_at)
 
     def _describe(self, executor: Executor) -> dict[str, Any]:
         health = executor.health()
@@ -142,6 +149,7 @@ class Placements:
         except TimeoutError:
             pass
         self._context.woken.clear()
+        await self._register(only_news=True)
         found = await self._store.read(work.placed, self._places)
         for name in self._executors:
             mine = [one for one in found if one.executor == name]

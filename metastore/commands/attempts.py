@@ -111,7 +111,7 @@ _END_INSTANCE: Final = (
         losses=_instance.losses + bindparam("lost"),
         due_at=bindparam("due"),
         ended_at=bindparam("ended"),
-        scheduled_at=bindparam("scheduled"),
+        scheduled_at=func.coalesce(bindparam("scheduled", type_=Instant), _instance.scheduled_at),
     )
 )
 _SAVE_OUTPUT: Final = insert(outputs).inline()
