@@ -2,7 +2,8 @@
 
 Commands run inside ``run_sync``, under READ COMMITTED, on a connection from a pool; queries under REPEATABLE READ,
 READ ONLY, so that all their statements see one snapshot.  Each write is a task of its own: a caller that is cancelled
-(its client went away) stops waiting and does not tear a COMMIT apart.
+(its client went away) stops waiting and does not tear a COMMIT apart.  Where the reply to a COMMIT is lost, the
+database is asked how that transaction ended, and only what it does not know to be committed runs again.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from dag.errors import Unavailable
 from metastore.hints import Hub
 from metastore.notify import Exchange
 from metastore.store import Tx
-from metastore.wire import Timeouts, again, connect, not_now, refused
+from metastore.wire import READ_ONLY, Timeouts, again, ambiguous, connect, not_now, refused, said, sqlstate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -34,6 +36,20 @@ T = TypeVar("T")
 _POOL: Final = 8
 _PREPARED: Final = 500
 _DEFAULTS: Final = Timeouts()
+#: Names the transaction, so that its end can be asked for when nobody told it; and database time.
+_BEGUN: Final = "SELECT pg_current_xact_id()::text, clock_timestamp()"
+_IN_THE_FUTURE: Final = "22023"
+_OUTCOME: Final = "SELECT pg_xact_status($1::text::xid8)"
+
+
+class _InDoubt(Exception):
+    """The wire broke between COMMIT and its reply."""
+
+    def __init__(self, xid: str, result: Any, topics: set[Topic]) -> None:
+        super().__init__(xid)
+        self.xid = xid
+        self.result = result
+        self.topics = topics
 
 
 class PostgresStore:
@@ -53,6 +69,7 @@ class PostgresStore:
         self._timeouts = timeouts
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
+            hide_parameters=True,  # they are the users', and errors are logged
             async_creator=wire,
             connect_args={"prepared_statement_cache_size": _PREPARED},
             isolation_level="READ COMMITTED",
@@ -93,18 +110,59 @@ class PostgresStore:
 
     async def write(self, command: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         def body(conn: Connection) -> tuple[T, set[Topic]]:
-            with conn.begin():
-                now = conn.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+            transaction = conn.begin()
+            try:
+                xid, now = conn.exec_driver_sql(_BEGUN).one()
                 tx = Tx(conn=conn, now=now, entropy=self._entropy, plans=self._plans)
-                return command(tx, *args, **kwargs), tx.topics
+                result = command(tx, *args, **kwargs)
+            except BaseException:
+                transaction.rollback()
+                raise
+            try:
+                transaction.commit()
+            except Exception as error:
+                if not ambiguous(error):
+                    raise
+                raise _InDoubt(xid, result, tx.topics) from error
+            return result, tx.topics
 
         async def once() -> T:
-            async with self._engine.connect() as conn:
-                result, topics = await conn.run_sync(body)
+            try:
+                async with self._engine.connect() as conn:
+                    try:
+                        result, topics = await conn.run_sync(body)
+                    except DBAPIError as error:
+                        if sqlstate(error) != READ_ONLY:
+                            raise
+                        await conn.invalidate()
+                        msg = "This server takes no writes."
+                        raise ConnectionError(msg) from error
+            except _InDoubt as doubt:
+                if not await self._committed(doubt.xid):
+                    raise doubt.__cause__ or doubt from None
+                result, topics = doubt.result, doubt.topics
             self._tell(topics)
             return result
 
         return await self._alone(self._repeatedly(once))
+
+    async def _committed(self, xid: str) -> bool:
+        """Return how a transaction ended whose reply to COMMIT was lost; wait while it is still going on."""
+
+        async def ask() -> str | None:
+            async with self._snapshots.connect() as conn:
+                try:
+                    found: str | None = (await conn.exec_driver_sql(_OUTCOME, (xid,))).scalar()
+                except DBAPIError as error:
+                    if sqlstate(error) != _IN_THE_FUTURE:
+                        raise
+                    return None  # a stand-by took over that never heard of it
+                return found
+
+        async with asyncio.timeout(self._timeouts.patience):
+            while (outcome := await self._repeatedly(ask)) == "in progress":  # noqa: ASYNC110  # of the database
+                await asyncio.sleep(0.05)
+        return outcome == "committed"
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         async def once() -> T:
@@ -152,7 +210,7 @@ class PostgresStore:
             except Exception as error:
                 pause = min(1.0, 0.01 * 2**failures) * (0.5 + self._entropy.luck())
                 if not_now(error) or refused(error) or (again(error) and loop.time() + pause > deadline):
-                    msg = f"The database {self.settings.shown} does not answer: {error or type(error).__name__}"
+                    msg = f"The database {self.settings.shown} does not answer: {said(error)}"
                     raise Unavailable(msg) from error
                 if not again(error):
                     raise

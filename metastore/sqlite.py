@@ -261,27 +261,33 @@ class SqliteStore:
 def refuse_network(path: Path) -> None:
     """Raise :exc:`~dag.errors.Unavailable` where *path* is on a file system that SQLite's log does not work on."""
     try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
         return
-    place = os.path.realpath(path)
-    best, kind = "", ""
-    for line in mounts:
-        left, _, right = line.partition(" - ")
-        point = left.split(" ")[4].replace("\\040", " ")
-        inside = point in {"/", place} or place.startswith(point + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, right.split(" ", 1)[0]
+    kind = file_system(os.path.realpath(path), mounts)
     if kind in _NETWORK:
         msg = (
-            f"{path} is on a network file system ({kind} at {best}), where SQLite cannot keep its promises. "
+            f"{path} is on a network file system ({kind}), where SQLite cannot keep its promises. "
             "Choose a home on a local disk, or a Postgres database by RUNYARD_DATABASE_URL."
         )
         raise Unavailable(msg)
 
 
+def file_system(place: str, mounts: str) -> str:
+    """Return the kind of file system that *place* is on, by the text of ``/proc/self/mountinfo``."""
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split(" ")[4].replace("\\040", " ")
+        inside = point in {"/", place} or place.startswith(point + "/")
+        if inside and len(point) >= len(best):  # of two on one point the later one covers the other
+            best, kind = point, right.split(" ", 1)[0]
+    return kind
+
+
 def _engine(path: Path, *, begin: str) -> Engine:
-    engine = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool)
+    # Parameters are the users', and errors are logged.
+    engine = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool, hide_parameters=True)
 
     @event.listens_for(engine, "begin")
     def _(conn: Connection) -> None:
@@ -321,7 +327,6 @@ _TRANSIENT: Final = frozenset(
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
     }
 )
 

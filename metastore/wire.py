@@ -28,9 +28,10 @@ class Timeouts:
     patience: float = 20.0
 
 
-#: serialization_failure, deadlock_detected, lock_not_available, read_only_sql_transaction (a stand-by after a
-#: fail-over), too_many_connections, idle_in_transaction_session_timeout.
-_AGAIN: Final = frozenset({"40001", "40P01", "55P03", "25006", "53300", "25P03"})
+#: serialization_failure, deadlock_detected, lock_not_available, too_many_connections, idle_in_transaction_timeout.
+_AGAIN: Final = frozenset({"40001", "40P01", "55P03", "53300", "25P03"})
+#: read_only_sql_transaction: where it was meant to write, this is a server that was primary once.
+READ_ONLY: Final = "25006"
 #: query_canceled by the statement timeout, disk_full, out_of_memory: not now, and not at once again.
 _NOT_NOW: Final = frozenset({"57014", "53100", "53200", "53400"})
 
@@ -80,7 +81,7 @@ def _keep_alive(conn: Any, timeouts: Timeouts) -> None:
 def again(error: BaseException) -> bool:
     """Whether the same transaction may well succeed when it is run again at once."""
     if isinstance(error, DBAPIError):
-        state = _sqlstate(error)
+        state = sqlstate(error)
         return error.connection_invalidated or state in _AGAIN or state.startswith(("08", "57P"))
     if isinstance(error, asyncpg.PostgresError):  # while connecting, where SQLAlchemy does not translate
         state = str(error.sqlstate)
@@ -88,9 +89,23 @@ def again(error: BaseException) -> bool:
     return isinstance(error, OSError | TimeoutError | PoolTimeout | asyncpg.InterfaceError)
 
 
+def ambiguous(error: BaseException) -> bool:
+    """Whether *error*, raised by a COMMIT, leaves open if it took effect: nobody answered."""
+    if isinstance(error, DBAPIError):
+        state = sqlstate(error)
+        return error.connection_invalidated or state.startswith(("08", "57"))
+    return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)
+
+
 def not_now(error: BaseException) -> bool:
     """Whether the database is up but cannot do this at present."""
-    return isinstance(error, DBAPIError) and _sqlstate(error) in _NOT_NOW
+    return isinstance(error, DBAPIError) and sqlstate(error) in _NOT_NOW
+
+
+def said(error: BaseException) -> str:
+    """Return what went wrong in the database's words, without our statement and its values."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(cause) or type(cause).__name__
 
 
 def refused(error: BaseException) -> bool:
@@ -98,5 +113,6 @@ def refused(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError) and str(error.sqlstate)[:2] in {"28", "3D", "42"}
 
 
-def _sqlstate(error: DBAPIError) -> str:
+def sqlstate(error: DBAPIError) -> str:
+    """Return Postgres' five characters for what went wrong; empty where it said nothing."""
     return str(getattr(error.orig, "sqlstate", None) or "")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import DBAPIError
 
-from dag.errors import NotFound
+from dag.errors import NotFound, Unavailable
 from metastore.models.limits import limits
 from metastore.postgres import PostgresStore
+from tests.conftest import open_store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from metastore.store import Store, Tx
+    from tests.world import FakeClock, SeededEntropy
 
 
 def add(tx: Tx, key: str, used: int = 0) -> None:
@@ -48,12 +52,78 @@ async def test_a_command_that_fails_leaves_no_trace_and_its_error_arrives(store:
         add(tx, "a")
         raise NotFound("thing", "a")
 
+    with pytest.raises(NotFound):
+        await store.write(fail)
     results = await asyncio.gather(
         store.write(add, "b"), store.write(fail), store.write(add, "c"), return_exceptions=True
     )
 
     assert [type(r) for r in results] == [type(None), NotFound, type(None)]
     assert [await store.read(used, key) for key in "abc"] == [None, 0, 0]
+
+
+async def test_two_stores_on_one_database_lose_nothing_of_each_other(
+    store: Store, database_url: str, clock: FakeClock, entropy: SeededEntropy
+) -> None:
+    await store.write(add, "a")
+    other = await open_store(database_url, clock, entropy)
+
+    await asyncio.gather(*(s.write(increment, "a") for s in (store, other) * 20))
+
+    assert await store.read(used, "a") == 40
+    await other.close()
+
+
+async def test_all_statements_of_a_query_see_one_snapshot(store: Store) -> None:
+    await store.write(add, "a")
+    first_read, second_read = threading.Event(), threading.Event()
+
+    def twice(conn: Connection) -> tuple[int | None, int | None]:
+        first = used(conn, "a")
+        first_read.set()
+        if conn.dialect.name == "sqlite":
+            second_read.wait(5)
+        else:  # one thread: every statement lets the other task run
+            while not second_read.is_set():
+                conn.exec_driver_sql("SELECT 1")
+        return first, used(conn, "a")
+
+    reading = asyncio.create_task(store.read(twice))
+    async with asyncio.timeout(5):
+        while not first_read.is_set():  # noqa: ASYNC110  # set by a thread
+            await asyncio.sleep(0.001)
+        await store.write(increment, "a")
+        second_read.set()
+
+    assert await reading == (0, 0)
+    assert await store.read(used, "a") == 1
+
+
+async def test_a_query_cannot_write(store: Store) -> None:
+    def naughty(conn: Connection) -> None:
+        conn.execute(insert(limits), {"key": "a"})
+
+    with pytest.raises(DBAPIError):
+        await store.read(naughty)
+
+    assert await store.read(used, "a") is None
+
+
+async def test_a_closed_store_says_so_and_keeps_what_was_on_its_way(
+    database_url: str, clock: FakeClock, entropy: SeededEntropy
+) -> None:
+    first = await open_store(database_url, clock, entropy)
+    writes = [asyncio.create_task(first.write(add, f"k{n}")) for n in range(20)]
+    await asyncio.sleep(0)  # they have been handed over
+    await first.close()
+
+    await asyncio.gather(*writes)
+    with pytest.raises(Unavailable):
+        await first.write(add, "late")
+    await first.close()
+    second = await open_store(database_url, clock, entropy)
+    assert [await second.read(used, f"k{n}") for n in range(20)] == [0] * 20
+    await second.close()
 
 
 async def until_listening(store: PostgresStore) -> None:

@@ -1,0 +1,122 @@
+"""What is SQLite's own: durability, shared COMMITs, trouble with the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import insert, select
+
+from dag.errors import Unavailable
+from metastore.models.limits import limits
+from metastore.sqlite import SqliteStore, file_system
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from metastore.store import Tx
+    from tests.world import FakeClock, SeededEntropy
+
+
+def add(tx: Tx, key: str) -> None:
+    tx.conn.execute(insert(limits), {"key": key})
+
+
+def every(conn: Connection) -> list[str]:
+    return list(conn.execute(select(limits.c.key).order_by(limits.c.key)).scalars())
+
+
+def pragmas(conn: Connection) -> dict[str, Any]:
+    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "query_only")
+    return {name: conn.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
+
+
+async def test_every_connection_is_durable_and_checks_foreign_keys(sqlite_store: SqliteStore) -> None:
+    safe = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
+
+    assert await sqlite_store.write(lambda tx: pragmas(tx.conn)) == safe | {"query_only": 0}
+    assert await sqlite_store.read(pragmas) == safe | {"query_only": 1}
+
+
+async def test_commands_that_are_ready_together_share_one_commit(sqlite_store: SqliteStore) -> None:
+    def version(conn: Connection) -> int:
+        found: int = conn.exec_driver_sql("PRAGMA data_version").scalar_one()  # counts others' COMMITs
+        return found
+
+    other = sqlite3.connect(sqlite_store.path)
+    before = other.execute("PRAGMA data_version").fetchone()[0]
+    commits: list[Any] = []
+
+    def traced(tx: Tx, key: str) -> None:
+        add(tx, key)
+        commits.append(other.execute("PRAGMA data_version").fetchone()[0])
+
+    other.close()
+    other = sqlite3.connect(sqlite_store.path, check_same_thread=False)
+    await asyncio.gather(*(sqlite_store.write(traced, f"{n:02}") for n in range(20)))
+
+    assert before is not None
+    assert len(set(commits)) < 20
+    assert len(await sqlite_store.read(every)) == 20
+    assert await sqlite_store.read(version) > 0
+    other.close()
+
+
+async def test_a_full_disk_is_unavailable_and_what_was_told_as_written_is_there(sqlite_store: SqliteStore) -> None:
+    def cap(tx: Tx, pages: int) -> None:
+        tx.conn.exec_driver_sql(f"PRAGMA max_page_count = {pages}").close()
+
+    def fill(tx: Tx, key: str) -> None:
+        add(tx, key + "x" * 100_000)
+
+    size = await sqlite_store.read(lambda conn: conn.exec_driver_sql("PRAGMA page_count").scalar_one())
+    await sqlite_store.write(cap, size + 60)
+
+    results = await asyncio.gather(*(sqlite_store.write(fill, f"{n}") for n in range(10)), return_exceptions=True)
+
+    assert Unavailable in {type(r) for r in results}
+    there = {key[0] for key in await sqlite_store.read(every)}
+    assert there == {f"{n}" for n, r in enumerate(results) if r is None}
+    await sqlite_store.write(cap, 10_000)
+    await sqlite_store.write(add, "after")
+    assert "after" in await sqlite_store.read(every)
+
+
+async def test_a_file_that_is_no_database_is_named(tmp_path: Path, clock: FakeClock, entropy: SeededEntropy) -> None:
+    path = tmp_path / "runyard.db"
+    path.write_text("This is not a database at all, it is a letter. " * 50)
+
+    with pytest.raises(Unavailable, match=r"runyard\.db cannot be opened"):
+        await SqliteStore.open(path, clock=clock, entropy=entropy)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("/home/me/.runyard/runyard.db", "ext4"),
+        ("/mnt/share/runyard.db", "nfs4"),
+        ("/mnt/share too/runyard.db", "cifs"),
+        ("/mnt/shared/runyard.db", "ext4"),
+        ("/mnt/share/local/runyard.db", "xfs"),
+    ],
+)
+def test_the_file_system_is_that_of_the_nearest_mount(place: str, kind: str) -> None:
+    mounts = (
+        "20 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
+        "30 20 0:40 / /mnt/share rw shared:1 - nfs4 server:/export rw\n"
+        "31 20 0:41 / /mnt/share\\040too rw - cifs //server/share rw\n"
+        "32 30 8:2 / /mnt/share/local rw - xfs /dev/sdb1 rw\n"
+    )
+    assert file_system(place, mounts) == kind
+
+
+async def test_a_network_file_system_is_refused(
+    tmp_path: Path, clock: FakeClock, entropy: SeededEntropy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "20 1 0:40 / / rw - nfs4 server:/export rw\n")
+
+    with pytest.raises(Unavailable, match="network file system"):
+        await SqliteStore.open(tmp_path / "runyard.db", clock=clock, entropy=entropy)
