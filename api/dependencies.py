@@ -69,9 +69,7 @@ AnId = Annotated[str, AfterValidator(_an_id)]
 ATaskId = Annotated[str, AfterValidator(_a_task_id)]
 
 
-async def _dag_id(
-    caller: Asking, dag_id: Annotated[AnId, Path(description="The DAG's id.", examples=["hello"])]
-) -> str:
+async def _dag_id(caller: Asking, dag_id: Annotated[AnId, Path(description="The DAG's id.", examples=["dice"])]) -> str:
     caller.sees(dag_id)
     return dag_id
 
@@ -79,7 +77,7 @@ async def _dag_id(
 #: The DAG of the path; one that the caller's key does not cover is not there.
 DagId = Annotated[str, Depends(_dag_id)]
 RunId = Annotated[AnId, Path(description="The run's id, unique within its DAG.", examples=["monday"])]
-TaskId = Annotated[ATaskId, Path(description="The task's id.", examples=["greet"])]
+TaskId = Annotated[ATaskId, Path(description="The task's id.", examples=["roll"])]
 MapIndex = Annotated[
     int, Query(ge=-1, le=INTEGER, description="Which instance of a mapped task; -1 for a task that is not mapped.")
 ]

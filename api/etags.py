@@ -22,6 +22,11 @@ def etag(record: DagRecord) -> str:
     return f'"{(record.created_at - _EPOCH) // timedelta(microseconds=1):x}-{record.revision}"'
 
 
+def is_known(tag: str, if_none_match: str | None) -> bool:
+    """Whether a reader has *tag* already."""
+    return bool((_tags(if_none_match) or frozenset()) & {_ANY, tag, _weak(tag)})
+
+
 @dataclass(frozen=True, slots=True)
 class Preconditions:
     """What must hold for a request to go on."""
@@ -54,34 +59,36 @@ class Preconditions:
             raise Refused(BY_ERROR[RevisionMismatch], "The DAG was changed since you read it: its ETag is another one.")
         return record.revision
 
-    def unchanged(self, tag: str) -> bool:
-        """Whether a reader has *tag* already."""
-        return self.if_none_match is not None and bool(self.if_none_match & {_ANY, tag, _weak(tag)})
-
 
 def _weak(tag: str) -> str:
     return f"W/{tag}"
 
 
-async def _preconditions(
-    if_match: Annotated[
-        str | None,
-        Header(
-            description="An ETag: go on only if the DAG is still the one you read; else 412. `*`: only if it exists."
-        ),
-    ] = None,
+IfNoneMatch = Annotated[
+    str | None, Header(description="An ETag, or several: 304 without a body if the DAG is still that.")
+]
+
+
+_IF_MATCH: Final = Header(
+    description="An ETag: go on only if the DAG is still the one you read, else 412. `*`: only if it exists."
+)
+
+
+async def _of_put(
+    if_match: Annotated[str | None, _IF_MATCH] = None,
     if_none_match: Annotated[
-        str | None,
-        Header(
-            description="Of a change, `*`: go on only if there is no such DAG yet; else 412. "
-            "Of a GET, an ETag: 304 if it is still that."
-        ),
+        str | None, Header(description="`*`: go on only if there is no such DAG yet, else 412.")
     ] = None,
 ) -> Preconditions:
     return Preconditions(_tags(if_match), _tags(if_none_match))
 
 
-Conditions = Annotated[Preconditions, Depends(_preconditions)]
+async def _of_change(if_match: Annotated[str | None, _IF_MATCH] = None) -> Preconditions:
+    return Preconditions(_tags(if_match), None)
+
+
+PutConditions = Annotated[Preconditions, Depends(_of_put)]
+ChangeConditions = Annotated[Preconditions, Depends(_of_change)]
 
 
 def _tags(header: str | None) -> frozenset[str] | None:

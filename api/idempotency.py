@@ -67,8 +67,8 @@ async def _mutation(
     idempotency_key: Annotated[
         str | None,
         Header(
-            description="Makes a repeated request safe: with the same key it has one effect and gets the first answer "
-            "again (marked `Idempotent-Replayed: true`). 1 to 255 visible ASCII characters.",
+            description="Makes a repeated request safe: one effect, and the first answer again, marked "
+            "`Idempotent-Replayed: true`. 1 to 255 visible ASCII characters.",
         ),
     ] = None,
 ) -> Mutation:

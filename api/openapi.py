@@ -34,7 +34,16 @@ was refused had no effect and is judged anew when it is repeated.
 **Problems** are RFC 9457 documents: branch on `code`, retry what is `retryable`, show `detail` and `hint`, and find
 every single thing that is wrong with an input in `errors`, with a JSON pointer.
 
+**Waiting.** Trigger with `?wait=30` to get the run when it has ended; read its events as a stream to see every step;
+follow the log of a task with `?follow=true`. Nothing needs to be asked for again and again.
+
+**Versions.** A DAG's document has numbered versions that never change, and a run keeps the one it was triggered with.
+DAGs have an `ETag`: send it as `If-Match`, and nobody's change in between gets lost.
+
 **Lists** come in pages: `items` and `next_cursor`, which is the `cursor` of the next page. Times are RFC 3339 in UTC.
+
+**Limits.** A body has at most 1 MiB and 64 levels, a DAG 10,000 tasks and 50,000 edges, params 256 KiB, a page 1,000
+items. Fields and query parameters that are not known are refused, never ignored.
 """
 TAGS: Final = (
     ("DAGs", "Define what is to be done: documents, versions, pausing."),
@@ -111,8 +120,9 @@ def _make(app: FastAPI) -> dict[str, Any]:
         {"code": k.code, "status": k.status, "title": k.title, "retryable": k.retryable, "hint": k.hint}
         for k in sorted(problems.ALL, key=lambda k: (k.status, k.code))
     ]
-    for route in routes:
+    for number, route in enumerate(routes):
         operation = document["paths"][route.path][next(iter(route.answers)).lower()]
+        operation["x-order"] = number
         _describe(operation, route.call)
     return document
 
@@ -127,6 +137,7 @@ def _inline(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(schema).replace("#/$defs/", "#/components/schemas/")
     moved: dict[str, Any] = json.loads(text)
     schemas |= moved.pop("$defs", {})
+    moved["required"] = [name for name in moved["required"] if name != "dag_id"]  # the path has it
     moved.pop("$schema", None)
     moved.pop("$id", None)
     return moved
@@ -139,6 +150,9 @@ def _describe(operation: dict[str, Any], call: Call) -> None:
     else:
         operation["x-runyard-scope"] = str(call.needs)
         operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{call.needs}`."
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "header":
+            parameter["name"] = parameter["name"].title().replace("-Id", "-ID")
     if call.body is not None:
         operation["requestBody"] = call.body
     answers = {str(call.gives[0]): _answer(call)}

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from api.auth import Scope
 from api.dependencies import INTEGER, AnId, Asking, DagId, Service
-from api.etags import Conditions, etag
+from api.etags import ChangeConditions, IfNoneMatch, PutConditions, etag, is_known
 from api.idempotency import Change
 from api.pagination import Paged
 from api.responses import answer, dumps
@@ -57,7 +57,7 @@ VersionNumber = Annotated[int, Path(ge=1, le=INTEGER, description="The number of
     media=("application/json", *_YAML),
 )
 async def put_dag(
-    request: Request, dag_id: DagId, change: Change, service: Service, conditions: Conditions
+    request: Request, dag_id: DagId, change: Change, service: Service, conditions: PutConditions
 ) -> Response:
     """Create the DAG, or give it a new version.
 
@@ -150,14 +150,14 @@ async def list_dags(
     example=schemas.EXAMPLE | {"document": schemas.EXAMPLE_DOCUMENT},
     headers=_ETAG,
 )
-async def get_dag(dag_id: DagId, service: Service, conditions: Conditions) -> Response:
+async def get_dag(dag_id: DagId, service: Service, if_none_match: IfNoneMatch = None) -> Response:
     """Get a DAG with the document of its current version.
 
     Change the document and PUT it with the ETag as `If-Match`: nobody's change in between gets lost.
     """
     record, version = await service.store.read(_current, dag_id)
     headers = {"ETag": etag(record), "Cache-Control": "private, no-cache"}
-    if conditions.unchanged(headers["ETag"]):
+    if is_known(headers["ETag"], if_none_match):
         return Response(status_code=304, headers=headers)
     return answer(schemas.render(record) | {"document": version.document}, headers=headers)
 
@@ -172,7 +172,7 @@ async def get_dag(dag_id: DagId, service: Service, conditions: Conditions) -> Re
     example=schemas.EXAMPLE | {"paused": True},
     headers=_ETAG,
 )
-async def patch_dag(dag_id: DagId, body: schemas.DagPatch, change: Change, conditions: Conditions) -> Response:
+async def patch_dag(dag_id: DagId, body: schemas.DagPatch, change: Change, conditions: ChangeConditions) -> Response:
     """Change what is not in the document. A paused DAG accepts runs and starts none; what runs goes on."""
 
     def effect(tx: Tx) -> Answer:
@@ -193,7 +193,7 @@ async def patch_dag(dag_id: DagId, body: schemas.DagPatch, change: Change, condi
     summary="Delete a DAG",
     fails=(404, 409, 412, 422),
 )
-async def delete_dag(dag_id: DagId, change: Change, service: Service, conditions: Conditions) -> Response:
+async def delete_dag(dag_id: DagId, change: Change, service: Service, conditions: ChangeConditions) -> Response:
     """Delete the DAG, its versions, its runs and their history. Refused while one of its runs is active."""
 
     def effect(tx: Tx) -> Answer:

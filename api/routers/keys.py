@@ -22,7 +22,9 @@ from metastore.store import Tx
 
 router = Router(prefix="/api/v1", tags=["API keys"])
 
-KeyId = Annotated[AnId, Path(description="The public part of a key: the second of its four parts.")]
+KeyId = Annotated[
+    AnId, Path(description="The public part of a key: the second of its four parts.", examples=["c5hw3zrkqk6q7m2a"])
+]
 
 
 @router.call(

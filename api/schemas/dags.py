@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.schemas.base import EXAMPLE_AT, Answer, Instant, RequestBody, instant
@@ -18,11 +18,11 @@ EXAMPLE_DOCUMENT: Final[dict[str, Any]] = {
         "roll": {
             "python": {
                 "source": "import random\n\ndef main(sides):\n"
-                "    return {'total': random.randint(1, sides) + random.randint(1, sides)}\n",
+                "    return random.randint(1, sides) + random.randint(1, sides)\n",
                 "kwargs": {"sides": "${params.sides}"},
             }
         },
-        "report": {"command": ["echo", "The total is ${outputs.roll.total}"], "depends_on": ["roll"]},
+        "report": {"command": ["echo", "The total is ${outputs.roll}"], "depends_on": ["roll"]},
     },
 }
 EXAMPLE_HASH: Final = "6d8a1f1a4f0d4f6c6b5e4f1f3a5b8c7d9e0f1a2b3c4d5e6f708192a3b4c5d6e7"
@@ -81,6 +81,8 @@ class DagPage(Answer):
 
 class DagPatch(RequestBody):
     """What to change of a DAG outside of its document."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"paused": False}]})
 
     paused: StrictBool | None = Field(
         default=None, description="true: its runs wait from now on, what runs goes on; false: they start again."

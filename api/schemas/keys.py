@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.auth import Scope
@@ -25,6 +25,10 @@ EXAMPLE_CREATED: Final[dict[str, Any]] = EXAMPLE | {"key": "runyard_c5hw3zrkqk6q
 
 class KeyCreate(RequestBody):
     """A key to be made."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "ci", "scopes": ["read", "trigger"], "dag_prefix": "sales_"}]}
+    )
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, strict=True)] = Field(
         description="What it is for, in your own words.", examples=["ci"]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from api.dependencies import INTEGER, AnId
 from api.schemas.base import EXAMPLE_AT, Answer, Instant, Moment, RequestBody, instant, maybe, seconds_between
@@ -45,6 +45,10 @@ LabelValue = Annotated[str, StringConstraints(max_length=255, strict=True)]
 
 class RunCreate(RequestBody):
     """What to trigger; everything may be left out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"run_id": "monday", "params": {"sides": 6}, "labels": {"team": "data"}}]}
+    )
 
     params: dict[str, Any] = Field(
         default_factory=dict,
@@ -118,9 +122,13 @@ class RunPage(Answer):
 class RunCancel(RequestBody):
     """Nothing needs to be said: `{}`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
+
 
 class RunClear(RequestBody):
     """Which instances to run again; together the fields narrow the choice down."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"only_failed": True, "downstream": True}]})
 
     task_ids: Annotated[list[AnId], Field(min_length=1, max_length=10_000)] | None = Field(
         default=None, description="Only these tasks. Left out: all.", examples=[["report"]]

@@ -27,7 +27,7 @@ EXAMPLE: Final[dict[str, Any]] = {
     "blocked_on": None,
     "error": None,
 }
-EXAMPLE_WITH_OUTPUT: Final[dict[str, Any]] = EXAMPLE | {"output": {"total": 7}}
+EXAMPLE_WITH_OUTPUT: Final[dict[str, Any]] = EXAMPLE | {"output": 7}
 EXAMPLE_ATTEMPT: Final[dict[str, Any]] = {
     "attempt_id": "019aaf0a-5b7b-7c7e-8a44-0d3f5e2b9c11",
     "try_number": 1,
