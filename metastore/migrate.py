@@ -1,6 +1,7 @@
 """Bring the schema to this release, from a checkout and from an installed wheel alike.
 
-Alembic is imported only when there is something to do: a service starts on a database that is already right without it.
+Alembic is imported only where there is something to migrate: a service starts on a database that is already right
+without it, and a SQLite file that is new is created from the models (a test compares the two, word by word).
 These functions block and may run an event loop of their own; from async code call them by ``asyncio.to_thread``.
 """
 
@@ -35,11 +36,18 @@ def upgrade(url: str) -> bool:
         return False
     _refuse_newer(found)
     if settings.dialect == "sqlite":
-        _create(settings.path)
+        _make_file(settings.path)
+        if _create_whole(settings.path):
+            return True
+    run_scripts(settings)
+    return True
+
+
+def run_scripts(settings: DatabaseSettings) -> None:
+    """Run the migrations that are missing, one by one."""
     from alembic import command  # noqa: PLC0415  # see the module's docstring
 
     command.upgrade(config(settings), HEAD)
-    return True
 
 
 def downgrade(url: str, to: str) -> None:
@@ -115,15 +123,42 @@ async def _postgres_revision(settings: DatabaseSettings) -> str | None:
     return None if found is None else str(found)
 
 
-def _create(path: Path) -> None:
+def _make_file(path: Path) -> None:
     """Make the file, for its owner only, in the journal mode that it keeps."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
-        pass
+        return
     except OSError as error:
         msg = f"The database {path} cannot be created: {error.strerror}."
         raise Unavailable(msg) from error
-    conn = sqlite3.connect(path, timeout=5)
+    conn = sqlite3.connect(path, timeout=30)
     conn.execute("PRAGMA journal_mode = WAL").close()
     conn.close()
+
+
+def _create_whole(path: Path) -> bool:
+    """Create this release's tables in an empty file; return False where it is not empty."""
+    from sqlalchemy import create_engine  # noqa: PLC0415  # a check of the revision does without
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+
+    from metastore.schema import metadata  # noqa: PLC0415
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, isolation_level=None, timeout=30)
+
+    with create_engine("sqlite://", creator=connect, poolclass=NullPool).begin() as conn:
+        conn.exec_driver_sql("BEGIN IMMEDIATE")  # the driver is in autocommit: nobody else sends it
+        if conn.exec_driver_sql("SELECT 1 FROM sqlite_master").first() is not None:
+            return False
+        metadata.create_all(conn, checkfirst=False)
+        conn.exec_driver_sql(_VERSION_TABLE)
+        conn.exec_driver_sql("INSERT INTO alembic_version (version_num) VALUES (?)", (HEAD,))
+    return True
+
+
+#: As Alembic itself writes it.
+_VERSION_TABLE: Final = (
+    "CREATE TABLE alembic_version (\n\tversion_num VARCHAR(32) NOT NULL, "
+    "\n\tCONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)\n)"
+)

@@ -89,7 +89,7 @@ def _agents() -> None:
         sa.Column("executors", sa.Text(), nullable=False),
         sa.Column("seen_at", INSTANT, nullable=False),
         sa.Column("lease_until", INSTANT),
-        sa.PrimaryKeyConstraint("agent_id", name="pk_agents"),
+        sa.PrimaryKeyConstraint("agent_id", name=op.f("pk_agents")),
         sqlite_strict=True,
     )
 
@@ -107,7 +107,7 @@ def _api_keys() -> None:
         sa.Column("expires_at", INSTANT),
         sa.Column("revoked_at", INSTANT),
         sa.Column("last_used_at", INSTANT),
-        sa.PrimaryKeyConstraint("key_id", name="pk_api_keys"),
+        sa.PrimaryKeyConstraint("key_id", name=op.f("pk_api_keys")),
         sqlite_strict=True,
     )
 
@@ -124,7 +124,7 @@ def _dags() -> None:
         sa.Column("owners", sa.Text(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("updated_at", INSTANT, nullable=False),
-        sa.PrimaryKeyConstraint("dag_id", name="pk_dags"),
+        sa.PrimaryKeyConstraint("dag_id", name=op.f("pk_dags")),
         sqlite_strict=True,
     )
 
@@ -139,7 +139,7 @@ def _idempotency_keys() -> None:
         sa.Column("headers", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
-        sa.PrimaryKeyConstraint("principal", "key", name="pk_idempotency_keys"),
+        sa.PrimaryKeyConstraint("principal", "key", name=op.f("pk_idempotency_keys")),
         sqlite_strict=True,
     )
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
@@ -151,8 +151,8 @@ def _limits() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("capacity", sa.Integer()),
         sa.Column("used", sa.Integer(), nullable=False, server_default="0"),
-        sa.PrimaryKeyConstraint("key", name="pk_limits"),
-        sa.CheckConstraint("used >= 0", name="ck_limits_used"),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_limits")),
+        sa.CheckConstraint("used >= 0", name=op.f("ck_limits_used")),
         sqlite_strict=True,
     )
 
@@ -162,8 +162,8 @@ def _dag_tags() -> None:
         "dag_tags",
         sa.Column("dag_id", sa.Text(), nullable=False),
         sa.Column("tag", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("dag_id", "tag", name="pk_dag_tags"),
-        sa.ForeignKeyConstraint(["dag_id"], ["dags.dag_id"], ondelete="CASCADE", name="fk_dag_tags_dag_id"),
+        sa.PrimaryKeyConstraint("dag_id", "tag", name=op.f("pk_dag_tags")),
+        sa.ForeignKeyConstraint(["dag_id"], ["dags.dag_id"], ondelete="CASCADE", name=op.f("fk_dag_tags_dag_id")),
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
@@ -180,8 +180,8 @@ def _dag_versions() -> None:
         sa.Column("task_count", sa.Integer(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("created_by", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("dag_id", "version", name="pk_dag_versions"),
-        sa.ForeignKeyConstraint(["dag_id"], ["dags.dag_id"], ondelete="CASCADE", name="fk_dag_versions_dag_id"),
+        sa.PrimaryKeyConstraint("dag_id", "version", name=op.f("pk_dag_versions")),
+        sa.ForeignKeyConstraint(["dag_id"], ["dags.dag_id"], ondelete="CASCADE", name=op.f("fk_dag_versions_dag_id")),
         sqlite_strict=True,
     )
 
@@ -219,13 +219,13 @@ def _runs() -> None:
         sa.Column("quarantines", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("request_id", sa.Text(), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_runs"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
         sa.CheckConstraint(
-            "state IN ('queued', 'running', 'cancelling', 'success', 'failed', 'cancelled')", name="ck_runs_state"
+            "state IN ('queued', 'running', 'cancelling', 'success', 'failed', 'cancelled')", name=op.f("ck_runs_state")
         ),
-        sa.CheckConstraint("unfinished >= 0", name="ck_runs_unfinished"),
-        sa.ForeignKeyConstraint(["dag_id"], ["dags.dag_id"], ondelete="CASCADE", name="fk_runs_dag_id"),
-        sa.UniqueConstraint("dag_id", "run_id", name="uq_runs_dag_id_run_id"),
+        sa.CheckConstraint("unfinished >= 0", name=op.f("ck_runs_unfinished")),
+        sa.ForeignKeyConstraint(["dag_id"], ["dags.dag_id"], ondelete="CASCADE", name=op.f("fk_runs_dag_id")),
+        sa.UniqueConstraint("dag_id", "run_id", name=op.f("uq_runs_dag_id_run_id")),
         sqlite_strict=True,
         sqlite_autoincrement=True,
     )
@@ -288,8 +288,8 @@ def _events() -> None:
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text()),
         sa.Column("data", sa.Text()),
-        sa.PrimaryKeyConstraint("id", name="pk_events"),
-        sa.ForeignKeyConstraint(["run"], ["runs.id"], ondelete="CASCADE", name="fk_events_run"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
+        sa.ForeignKeyConstraint(["run"], ["runs.id"], ondelete="CASCADE", name=op.f("fk_events_run")),
         sqlite_strict=True,
         sqlite_autoincrement=True,
     )
@@ -302,8 +302,8 @@ def _run_labels() -> None:
         sa.Column("run", BIG, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("run", "name", name="pk_run_labels"),
-        sa.ForeignKeyConstraint(["run"], ["runs.id"], ondelete="CASCADE", name="fk_run_labels_run"),
+        sa.PrimaryKeyConstraint("run", "name", name=op.f("pk_run_labels")),
+        sa.ForeignKeyConstraint(["run"], ["runs.id"], ondelete="CASCADE", name=op.f("fk_run_labels_run")),
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
@@ -337,15 +337,15 @@ def _task_instances() -> None:
         sa.Column("started_at", INSTANT),
         sa.Column("ended_at", INSTANT),
         sa.Column("error", sa.Text()),
-        sa.PrimaryKeyConstraint("id", name="pk_task_instances"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_task_instances")),
         sa.CheckConstraint(
             "state IN ('pending', 'scheduled', 'queued', 'running', 'up_for_retry', "
             "'cancelling', 'success', 'failed', 'skipped', 'upstream_failed', 'cancelled')",
-            name="ck_task_instances_state",
+            name=op.f("ck_task_instances_state"),
         ),
-        sa.ForeignKeyConstraint(["run"], ["runs.id"], ondelete="CASCADE", name="fk_task_instances_run"),
-        sa.UniqueConstraint("run", "task_id", "map_index", name="uq_task_instances_run_task_id_map_index"),
-        sa.UniqueConstraint("run", "task_no", "map_index", name="uq_task_instances_run_task_no_map_index"),
+        sa.ForeignKeyConstraint(["run"], ["runs.id"], ondelete="CASCADE", name=op.f("fk_task_instances_run")),
+        sa.UniqueConstraint("run", "task_id", "map_index", name=op.f("uq_task_instances_run_task_id_map_index")),
+        sa.UniqueConstraint("run", "task_no", "map_index", name=op.f("uq_task_instances_run_task_no_map_index")),
         sqlite_strict=True,
     )
     op.create_index(
@@ -396,14 +396,16 @@ def _attempts() -> None:
         sa.Column("error", sa.Text()),
         sa.Column("log_size", BIG),
         sa.Column("log_dropped", BIG),
-        sa.PrimaryKeyConstraint("id", name="pk_attempts"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
         sa.CheckConstraint(
             "state IN ('queued', 'running', 'success', 'failed', 'cancelled', 'timed_out', 'lost', 'never_started')",
-            name="ck_attempts_state",
+            name=op.f("ck_attempts_state"),
         ),
-        sa.ForeignKeyConstraint(["instance"], ["task_instances.id"], ondelete="CASCADE", name="fk_attempts_instance"),
-        sa.ForeignKeyConstraint(["run"], ["runs.id"], ondelete="CASCADE", name="fk_attempts_run"),
-        sa.UniqueConstraint("instance", "try_number", name="uq_attempts_instance_try_number"),
+        sa.ForeignKeyConstraint(
+            ["instance"], ["task_instances.id"], ondelete="CASCADE", name=op.f("fk_attempts_instance")
+        ),
+        sa.ForeignKeyConstraint(["run"], ["runs.id"], ondelete="CASCADE", name=op.f("fk_attempts_run")),
+        sa.UniqueConstraint("instance", "try_number", name=op.f("uq_attempts_instance_try_number")),
         sqlite_strict=True,
     )
     op.create_index(
@@ -437,7 +439,9 @@ def _outputs() -> None:
         sa.Column("instance", BIG, autoincrement=False, nullable=False),
         sa.Column("attempt_id", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("instance", name="pk_outputs"),
-        sa.ForeignKeyConstraint(["instance"], ["task_instances.id"], ondelete="CASCADE", name="fk_outputs_instance"),
+        sa.PrimaryKeyConstraint("instance", name=op.f("pk_outputs")),
+        sa.ForeignKeyConstraint(
+            ["instance"], ["task_instances.id"], ondelete="CASCADE", name=op.f("fk_outputs_instance")
+        ),
         sqlite_strict=True,
     )
