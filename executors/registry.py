@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from executors.base import Executor, ExecutorConfig, Factory
 
 _GROUP: Final = "runyard.executors"
-#: Ours, as pyproject.toml registers them: a checkout that is not installed has no entry points, and reading the metadata
-#: of every installed distribution takes 60 ms, which a start with our own executors need not wait for.
+#: Ours, as pyproject.toml registers them: a checkout that is not installed has no entry points, and reading the
+#: metadata of every installed distribution takes 60 ms, which a start with our own executors need not wait for.
 _BUILT_IN: Final = {"sequential": "executors.sequential:create", "local": "executors.local:create"}
 
 
@@ -31,8 +31,8 @@ def make(config: ExecutorConfig) -> Executor:
         raise _invalid(
             config.name,
             "executor_version",
-            f"The executor {config.name!r} was written for version {executor.api_version} of the executor contract; this "
-            f"release speaks version {API_VERSION}.",
+            f"The executor {config.name!r} was written for version {executor.api_version} of the executor contract; "
+            f"this release speaks version {API_VERSION}.",
             "Install a release of it that fits.",
         )
     return executor

@@ -61,7 +61,7 @@ def connect(home: Path) -> socket.socket:
     directory = os.open(home / "agent", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        end.setblocking(False)
+        end.setblocking(False)  # noqa: FBT003  the only parameter it has
         # A UNIX address holds 107 bytes; a home may be longer than that.
         end.connect(f"/proc/self/fd/{directory}/socket")
     except OSError:

@@ -91,6 +91,7 @@ class Agent:
 def main(argument: str) -> int:
     """Be the agent that *argument* describes."""
     settings = AgentSettings.read(argument)
+    os.closerange(3, 65536)  # whatever the service inherited from its own parent is not for tasks
     os.umask(0o077)
     folder = Path(settings.home) / "agent"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -151,7 +152,7 @@ def _listen(folder: Path) -> socket.socket:
         listener.bind(f"/proc/self/fd/{directory}/socket")
         os.chmod("socket", 0o600, dir_fd=directory)
         listener.listen(16)
-        listener.setblocking(False)
+        listener.setblocking(False)  # noqa: FBT003  the only parameter it has
     finally:
         os.close(directory)
     return listener

@@ -61,7 +61,7 @@ class Zygote:
         inherited = (theirs.fileno(), self._lock_fd)
         try:
             for fd in inherited:
-                os.set_inheritable(fd, True)
+                os.set_inheritable(fd, True)  # noqa: FBT003  positional only
             self._pid = os.posix_spawnp(
                 self._python,
                 [self._python, str(_FOLDER / "zygote.py"), *map(str, inherited), str(_FOLDER / "runner.py")],
@@ -73,9 +73,9 @@ class Zygote:
             ours.close()
             raise
         finally:
-            os.set_inheritable(self._lock_fd, False)
+            os.set_inheritable(self._lock_fd, False)  # noqa: FBT003  positional only
             theirs.close()
-        ours.setblocking(False)
+        ours.setblocking(False)  # noqa: FBT003  the only parameter it has
         self._socket = ours
         self._ready = False
         self._loop.add_reader(ours, self._receive)
@@ -86,7 +86,7 @@ class Zygote:
         fds = [log_fd]
         if len(data) > _MAX_INLINE:
             file = os.memfd_create("job")
-            with open(os.dup(file), "wb") as opened:
+            with open(os.dup(file), "wb") as opened:  # noqa: PTH123  a descriptor has no path
                 opened.write(data)
             data, fds = b"{}", [log_fd, file]
         if self._burying is not None:
@@ -178,7 +178,7 @@ class Zygote:
             for pid in linux.descendants(os.getpid()):
                 linux.kill(pid)
             try:
-                while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                while (ended := os.waitpid(-1, os.WNOHANG))[0]:  # noqa: ASYNC222  it does not wait
                     if ended[0] == self._pid and os.WIFEXITED(ended[1]):
                         why = f"the zygote ended with exit code {os.WEXITSTATUS(ended[1])}"
                     elif ended[0] == self._pid:

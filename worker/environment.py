@@ -6,11 +6,11 @@ Never inherited whole: the service's environment has the database's password in 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from worker.protocol import TaskBody
 

@@ -7,8 +7,10 @@ bytes are counted as dropped, and the last line says so.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: The most bytes of a task that one log keeps; the line about what was dropped comes on top.
 CAP: Final = 64 * 1024 * 1024

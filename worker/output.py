@@ -54,7 +54,7 @@ def _read(file: Path) -> bytes | None:
         return None
     except OSError as error:
         raise OutputInvalid(f"output cannot be read: {error.strerror}") from None
-    with open(fd, "rb") as opened:
+    with open(fd, "rb") as opened:  # noqa: PTH123  a descriptor has no path
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise OutputInvalid("output cannot be read: it is not a regular file")

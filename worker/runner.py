@@ -4,6 +4,8 @@ It runs on the interpreter of the tasks (Python 3.9 or later): standard library 
 imported before the user's own code needs it.  The zygote loads this file and calls :func:`run` in the child.
 """
 
+# ruff: noqa: PTH110, PTH123, PTH208, SIM105
+# pathlib and contextlib would be imported for nothing else, and every task is a fork of this memory.
 from __future__ import annotations
 
 import json
@@ -38,7 +40,7 @@ def run(job: dict[str, Any]) -> int:
         code = _exit_code(error)
     except _Refused as error:
         code = 1
-        sys.stderr.write("[runyard] %s\n" % error)
+        sys.stderr.write(f"[runyard] {error}\n")
         if os.getpid() == leader:
             _write_error(job["error"], str(error))
     except BaseException as error:  # noqa: BLE001  this is where a task's own failure ends, whatever it is
@@ -66,7 +68,7 @@ def _dress(job: dict[str, Any]) -> None:
         # One write a line, as on a terminal: the log streams, and lines of several processes do not mix.
         file = open(fd, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115  lives on
         setattr(sys, stream, file)
-        setattr(sys, "__%s__" % stream, file)
+        setattr(sys, f"__{stream}__", file)
 
 
 def _call(job: dict[str, Any]) -> Any:
@@ -93,8 +95,8 @@ def _from_module(job: dict[str, Any]) -> Callable[..., Any]:
         if error.name is None or not (name + ".").startswith(error.name + "."):
             raise
         raise _Refused(
-            "python.call %r: there is no module %r; put it into the code folder %s or install it for %s"
-            % (call, error.name, code_dir, sys.executable)
+            f"python.call {call!r}: there is no module {error.name!r}; put it into the code folder {code_dir} "
+            f"or install it for {sys.executable}"
         ) from None
     module = sys.modules[name]
     target: Any = module
@@ -104,11 +106,10 @@ def _from_module(job: dict[str, Any]) -> Callable[..., Any]:
         except AttributeError:
             place = getattr(module, "__file__", None) or "no file"
             raise _Refused(
-                "python.call %r: the module %r (%s) has no %r; define it there or name another"
-                % (call, name, place, path)
+                f"python.call {call!r}: the module {name!r} ({place}) has no {path!r}; define it there or name another"
             ) from None
     if not callable(target):
-        raise _Refused("python.call %r: %r is a %s, which cannot be called" % (call, path, type(target).__name__))
+        raise _Refused(f"python.call {call!r}: {path!r} is a {type(target).__name__}, which cannot be called")
     function: Callable[..., Any] = target
     return function
 
@@ -137,9 +138,9 @@ def _write_output(path: str, value: Any) -> None:
     except UnicodeEncodeError:
         raise _Refused("the return value holds a lone surrogate, which is no text") from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise _Refused("the return value (%s) is not JSON: %s" % (type(value).__name__, error)) from None
+        raise _Refused(f"the return value ({type(value).__name__}) is not JSON: {error}") from None
     if len(data) > MAX_OUTPUT:
-        raise _Refused("output of {:,} bytes; at most {:,} are taken".format(len(data), MAX_OUTPUT))
+        raise _Refused(f"output of {len(data):,} bytes; at most {MAX_OUTPUT:,} are taken")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(fd, "wb") as file:
         file.write(data)
@@ -158,7 +159,7 @@ def _exit_code(error: SystemExit) -> int:
         return 0
     if isinstance(error.code, int):
         return error.code & 0xFF
-    sys.stderr.write("%s\n" % (error.code,))
+    sys.stderr.write(f"{error.code}\n")
     return 1
 
 
@@ -180,7 +181,7 @@ def _one_line(error: BaseException) -> str:
     name = (
         kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else kind.__module__ + "." + kind.__qualname__
     )
-    return "%s: %s" % (name, lines[0][:1000]) if lines else name
+    return f"{name}: {lines[0][:1000]}" if lines else name
 
 
 def _leave(code: int) -> int:

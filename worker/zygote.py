@@ -3,21 +3,23 @@
 It runs on the interpreter of the tasks (Python 3.9 or later), so it imports the standard library only, and no sibling.
 The agent talks to it over a SEQPACKET socket, one JSON object a message::
 
-    agent → zygote    {"do": "fork", "id", "argv" | "python", "env", "cwd", "base", "error", "output"} with the log's pipe
-    agent → zygote    {"do": "signal", "id", "signal"}                        to the whole tree of the task
-    zygote → agent    {"ready": pid}                                          once
-    zygote → agent    {"id", "status", "swept"}                               ended, and its tree is dead; a wait status
-    zygote → agent    {"id", "refused"}                                       could not be forked
+    agent → zygote    {"do": "fork", "id", …}         with the pipe of the log, and more in a file where it is long
+    agent → zygote    {"do": "signal", "id", "signal"}   to the whole tree of the task
+    zygote → agent    {"ready": pid}                  once
+    zygote → agent    {"id", "status"}                ended with this wait status, and its tree is dead
+    zygote → agent    {"id", "refused"}               could not be forked
 
-Every task leads a session of its own and is the sub-reaper of its descendants: what it leaves behind, daemons with their
-own session included, becomes a child of the zygote in the moment the task ends.  So any child that the zygote did not
-fork itself belongs to a task that is over, and is killed before the end is reported.
+Every task leads a session of its own and is the sub-reaper of its descendants: what it leaves behind, daemons with
+their own session included, becomes a child of the zygote in the moment the task ends.  So any child that the zygote did
+not fork itself belongs to a task that is over, and is killed before the end is reported.
 
 When the agent goes away the socket says so; the zygote then kills every task and ends.  It holds the agent's lock open
 until then, so a free lock means that nothing of that agent is alive.  A task whose zygote dies gets SIGKILL from the
 kernel.
 """
 
+# ruff: noqa: PTH110, PTH123, PTH208, SIM105
+# pathlib and contextlib would be imported for nothing else, and every task is a fork of this memory.
 from __future__ import annotations
 
 import sys
@@ -49,6 +51,9 @@ _PR_SET_NO_NEW_PRIVS = 38
 _MAX_MESSAGE = 128 * 1024
 #: How long an end is held back while something of its tree will not die (uninterruptible sleep).
 _SWEEP_SECONDS = 5.0
+#: How often what is left is killed and looked for in one go; each round reaches one generation further down.
+_SWEEP_ROUNDS = 100
+_CHUNK = 4096
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
@@ -64,7 +69,6 @@ class _Zygote:
         #: Ended, not reported yet: (id, wait status), since when the first of them waits for its tree.
         self.ended: list[tuple[str, int]] = []
         self.held_since = 0.0
-        self.swept = 0
         self.wake_r, self.wake_w = os.pipe()
 
     def serve(self) -> None:
@@ -106,7 +110,8 @@ class _Zygote:
         for _, _, content in ancillary:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
         try:
-            message = json.loads(data if len(fds) < 2 else _read_all(fds[1]))
+            _, *long = fds or [0]
+            message = json.loads(_read_all(long[0]) if long else data)
             if message["do"] == "fork":
                 self.fork(message, fds)
             else:
@@ -145,11 +150,12 @@ class _Zygote:
         try:
             os.chdir(job["cwd"])
         except OSError as error:
-            base = " (relative to %s)" % job["base"] if job["base"] else ""
-            return _fail(job, 126, "the cwd %s%s cannot be entered: %s" % (job["cwd"], base, error.strerror))
+            base = " (relative to {})".format(job["base"]) if job["base"] else ""
+            return _fail(job, 126, "the cwd {}{} cannot be entered: {}".format(job["cwd"], base, error.strerror))
         argv = job["argv"]
         if argv is not None:
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores these two, and ignoring survives an exec
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             _execute(job, argv)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -170,34 +176,36 @@ class _Zygote:
 
     def reap(self) -> None:
         """Collect what has ended, kill what it left behind, report it when nothing is left."""
-        for _ in range(100):
-            while True:
-                try:
-                    pid, status = os.waitpid(-1, os.WNOHANG)
-                except ChildProcessError:
-                    break
-                if pid == 0:
-                    break
-                task = self.tasks.pop(pid, None)
-                if task is not None:
-                    del self.pids[task]
-                    if not self.ended:
-                        self.held_since = time.monotonic()
-                    self.ended.append((task, status))
+        swept = False
+        for _ in range(_SWEEP_ROUNDS):
+            self.collect()
             left = [pid for pid in _children(self.pid) if pid not in self.tasks]
-            if not left:
+            swept = not left
+            if swept:
                 break
             for pid in left:
-                self.swept += 1
                 for each in [pid, *_descendants(pid)]:
                     _kill(each, signal.SIGKILL)
-        else:
-            left = [0]
-        if self.ended and (not left or time.monotonic() - self.held_since > _SWEEP_SECONDS):
+        if self.ended and (swept or time.monotonic() - self.held_since > _SWEEP_SECONDS):
             for task, status in self.ended:
-                self.tell({"id": task, "status": status, "swept": self.swept})
+                self.tell({"id": task, "status": status})
             self.ended.clear()
-            self.swept = 0
+
+    def collect(self) -> None:
+        """Take the wait status of every child that has ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            task = self.tasks.pop(pid, None)
+            if task is not None:
+                del self.pids[task]
+                if not self.ended:
+                    self.held_since = time.monotonic()
+                self.ended.append((task, status))
 
     def end(self) -> None:
         """Kill every task and its tree, because there is no agent for them any more."""
@@ -221,14 +229,14 @@ def _execute(job: dict[str, Any], argv: list[str]) -> NoReturn:
         os.execvpe(argv[0], argv, job["env"])  # noqa: S606  the user's own command, no shell
     except FileNotFoundError:
         if "/" in argv[0] and os.path.exists(argv[0]):
-            why = "%s exists, but the interpreter that its first line names does not" % argv[0]
+            why = f"{argv[0]} exists, but the interpreter that its first line names does not"
         elif "/" in argv[0]:
-            why = "command not found: %s (looked from %s)" % (argv[0], job["cwd"])
+            why = "command not found: {} (looked from {})".format(argv[0], job["cwd"])
         else:
-            why = "command not found: %s (PATH is %s)" % (argv[0], job["env"].get("PATH", "not set"))
+            why = "command not found: {} (PATH is {})".format(argv[0], job["env"].get("PATH", "not set"))
         code = 127
     except (OSError, ValueError) as error:
-        why = "%s cannot be executed: %s" % (argv[0], getattr(error, "strerror", None) or error)
+        why = "{} cannot be executed: {}".format(argv[0], getattr(error, "strerror", None) or error)
         code = 126
     os._exit(_fail(job, code, why))
 
@@ -248,8 +256,8 @@ def _fail(job: dict[str, Any], code: int, why: str) -> int:
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     try:
-        for thread in os.listdir("/proc/%d/task" % pid):
-            with open("/proc/%d/task/%s/children" % (pid, thread), "rb", 0) as file:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb", 0) as file:
                 found += map(int, file.read(1 << 20).split())
     except OSError:
         pass  # it is gone, and its children are somebody else's now
@@ -272,7 +280,7 @@ def _kill(pid: int, number: int) -> None:
 
 def _drain(fd: int) -> None:
     try:
-        while len(os.read(fd, 4096)) == 4096:
+        while len(os.read(fd, _CHUNK)) == _CHUNK:
             pass
     except BlockingIOError:
         pass
@@ -296,8 +304,8 @@ def _load_runner(path: str) -> Callable[[dict[str, Any]], int]:
 def main() -> None:
     """Serve the agent at the other end of the inherited socket."""
     agent_fd, lock_fd, runner = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    os.set_inheritable(agent_fd, False)
-    os.set_inheritable(lock_fd, False)
+    for fd in (agent_fd, lock_fd):
+        os.set_inheritable(fd, False)  # noqa: FBT003  positional only
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
