@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from dag.errors import Unavailable
 from metastore.hints import Hub
+from metastore.prepared import Prepared
 from metastore.store import Tx
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class SqliteStore:
 
     def _writer(self, conn: Connection) -> None:
         raw = _raw(conn)
+        fast = cast("Connection", Prepared(conn, raw))
         dirty = False
         while True:
             try:
@@ -171,7 +173,7 @@ class SqliteStore:
             if job is None:
                 break
             jobs = [job, *self._more()]
-            self._commit_together(conn, raw, jobs)
+            self._commit_together(conn, fast, jobs)
             self._finish(jobs)
             dirty = True
         conn.close()
@@ -190,23 +192,23 @@ class SqliteStore:
             jobs.append(job)
         return jobs
 
-    def _commit_together(self, conn: Connection, raw: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _commit_together(self, conn: Connection, fast: Connection, jobs: list[_Job]) -> None:
         """Run *jobs* in one transaction; what fails leaves no trace in it."""
         try:
             with conn.begin():
                 for job in jobs:
-                    self._in_savepoint(conn, raw, job, alone=len(jobs) == 1)
+                    self._in_savepoint(fast, _raw(conn), job, alone=len(jobs) == 1)
         except Exception as error:  # noqa: BLE001  # it is the callers', whatever it is; the writer goes on
             if len(jobs) > 1 and not _out_of_order(error):
                 for job in jobs:
-                    self._commit_together(conn, raw, [job])
+                    self._commit_together(conn, fast, [job])
                 return
             for job in jobs:
                 job.error = job.error or _translated(error)
                 job.topics.clear()
 
-    def _in_savepoint(self, conn: Connection, raw: sqlite3.Connection, job: _Job, *, alone: bool) -> None:
-        tx = Tx(conn=conn, now=self._clock.now(), entropy=self._entropy, plans=self._plans)
+    def _in_savepoint(self, fast: Connection, raw: sqlite3.Connection, job: _Job, *, alone: bool) -> None:
+        tx = Tx(conn=fast, now=self._clock.now(), entropy=self._entropy, plans=self._plans)
         job.error = None
         if alone:
             job.result = job.call(tx)
@@ -223,11 +225,13 @@ class SqliteStore:
         job.topics = set() if job.error else tx.topics
 
     def _reader(self, conn: Connection) -> None:
-        _raw(conn).execute("PRAGMA query_only = ON").close()
+        raw = _raw(conn)
+        raw.execute("PRAGMA query_only = ON").close()
+        fast = cast("Connection", Prepared(conn, raw))
         while (job := self._reads.get()) is not None:
             try:
                 with conn.begin():
-                    job.result = job.call(conn)
+                    job.result = job.call(fast)
             except Exception as error:  # noqa: BLE001  # it is the caller's; the reader goes on
                 job.error = _translated(error)
             self._finish([job])

@@ -17,6 +17,7 @@ from sqlalchemy import bindparam, insert, select, update
 from dag.ids import AttemptId, uuid7
 from dag.references import Unresolved
 from dag.states import ATTEMPT_STEPS, TASK_STEPS, AttemptState, AttemptStep, TaskState, TaskStep, step
+from metastore.among import among
 from metastore.commands.body import build_body
 from metastore.commands.turn import Turn, expect, lock_rank, open_turn
 from metastore.models.attempts import attempts
@@ -64,14 +65,14 @@ class Admitted:
 _instance = task_instances.c
 _LIMITS: Final = (
     select(limits.c.key, limits.c.capacity, limits.c.used)
-    .where(limits.c.key.in_(bindparam("keys", expanding=True)))
+    .where(among(limits.c.key, "keys"))
     .order_by(limits.c.key)
     .with_for_update()
 )
 # A second round of limits may stand before one of the first in the lock order, so it must not wait.
 _LIMITS_FREE: Final = (
     select(limits.c.key, limits.c.capacity, limits.c.used)
-    .where(limits.c.key.in_(bindparam("keys", expanding=True)))
+    .where(among(limits.c.key, "keys"))
     .order_by(limits.c.key)
     .with_for_update(skip_locked=True)
 )
@@ -100,7 +101,7 @@ _CANDIDATES: Final = (
 )
 _QUEUE: Final = (
     update(task_instances)
-    .where(_instance.id.in_(bindparam("ids", expanding=True)), _instance.state == TaskState.SCHEDULED.value)
+    .where(among(_instance.id, "ids"), _instance.state == TaskState.SCHEDULED.value)
     .values(
         state=bindparam("to"),
         try_number=_instance.try_number + 1,
@@ -114,7 +115,7 @@ _QUEUE: Final = (
 )
 _BLOCK: Final = (
     update(task_instances)
-    .where(_instance.id.in_(bindparam("ids", expanding=True)), _instance.state == TaskState.SCHEDULED.value)
+    .where(among(_instance.id, "ids"), _instance.state == TaskState.SCHEDULED.value)
     .values(blocked_on=bindparam("key"), reason=bindparam("why"))
 )
 _WAITING: Final = (
@@ -126,7 +127,7 @@ _WAITING: Final = (
 )
 _UNBLOCK: Final = (
     update(task_instances)
-    .where(_instance.id.in_(bindparam("ids", expanding=True)), _instance.state == TaskState.SCHEDULED.value)
+    .where(among(_instance.id, "ids"), _instance.state == TaskState.SCHEDULED.value)
     .values(blocked_on=None, reason=None)
 )
 _ADD_ATTEMPTS: Final = insert(attempts).inline()

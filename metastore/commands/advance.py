@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, select, update
 
 from dag.states import TASK_STEPS, TaskState, TaskStep, sources, step
 from dag.trigger_rules import Counts, Verdict, judge
+from metastore.among import among
 from metastore.commands.turn import expect, open_turn, states
 from metastore.models.runs import task_instances
 
@@ -49,7 +50,7 @@ _SEEN: Final = (
 )
 _TELL: Final = {
     state: update(task_instances)
-    .where(_instance.run == bindparam("of_run"), _instance.task_no.in_(bindparam("numbers", expanding=True)))
+    .where(_instance.run == bindparam("of_run"), among(_instance.task_no, "numbers"))
     .values({column: column + bindparam("more")})
     .returning(*_SEEN)
     for state, column in _COUNTER.items()
@@ -57,20 +58,20 @@ _TELL: Final = {
 _SCHEDULE: Final = (
     update(task_instances)
     .where(
-        _instance.id.in_(bindparam("ids", expanding=True)),
+        among(_instance.id, "ids"),
         _instance.state.in_(states(sources(TASK_STEPS, TaskStep.SCHEDULE))),
     )
     .values(state=TaskState.SCHEDULED.value, scheduled_at=bindparam("now"), due_at=None, reason=None, blocked_on=None)
 )
 _SETTLE: Final = {
     taken: update(task_instances)
-    .where(_instance.id.in_(bindparam("ids", expanding=True)), _instance.state == TaskState.PENDING.value)
+    .where(among(_instance.id, "ids"), _instance.state == TaskState.PENDING.value)
     .values(state=bindparam("to"), ended_at=bindparam("now"), due_at=None, reason=bindparam("why"))
     for taken in (TaskStep.SUCCEED, TaskStep.SKIP, TaskStep.FAIL_UPSTREAM)
 }
 _POSTPONE: Final = (
     update(task_instances)
-    .where(_instance.id.in_(bindparam("ids", expanding=True)), _instance.state == TaskState.PENDING.value)
+    .where(among(_instance.id, "ids"), _instance.state == TaskState.PENDING.value)
     .values(due_at=bindparam("now"))
 )
 _DUE: Final = (
@@ -191,7 +192,7 @@ def look_at_due(turn: Turn) -> bool:
 
 _FORGET: Final = (
     update(task_instances)
-    .where(_instance.id.in_(bindparam("ids", expanding=True)), _instance.state == TaskState.PENDING.value)
+    .where(among(_instance.id, "ids"), _instance.state == TaskState.PENDING.value)
     .values(due_at=None)
 )
 

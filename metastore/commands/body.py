@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam, select
 
 from dag.references import Scope, resolve
+from metastore.among import among
 from metastore.models.runs import outputs, task_instances
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _OUTPUTS: Final = (
     .where(
         task_instances.c.run == bindparam("run"),
         task_instances.c.map_index == -1,
-        task_instances.c.task_no.in_(bindparam("numbers", expanding=True)),
+        among(task_instances.c.task_no, "numbers"),
     )
 )
 

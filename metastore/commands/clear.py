@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, delete, select, update
 
 from dag.errors import Invalid, NotFound, Problem
 from dag.states import RUN_FINAL, TASK_FINAL, TASK_STEPS, RunStep, TaskState, TaskStep, sources, step
+from metastore.among import among
 from metastore.commands.advance import look_at_due
 from metastore.commands.turn import Turn, expect, open_by_name, states
 from metastore.models.runs import outputs, task_instances
@@ -30,7 +31,7 @@ _ALL: Final = (
 _CLEAR: Final = (
     update(task_instances)
     .where(
-        _instance.id.in_(bindparam("ids", expanding=True)),
+        among(_instance.id, "ids"),
         _instance.state.in_(states(sources(TASK_STEPS, TaskStep.CLEAR))),
     )
     .values(
@@ -46,7 +47,7 @@ _CLEAR: Final = (
         ended_at=None,
     )
 )
-_DROP_OUTPUTS: Final = delete(outputs).where(outputs.c.instance.in_(bindparam("ids", expanding=True)))
+_DROP_OUTPUTS: Final = delete(outputs).where(among(outputs.c.instance, "ids"))
 COUNTERS: Final = {
     TaskState.SUCCESS: "n_success",
     TaskState.FAILED: "n_failed",

@@ -9,6 +9,7 @@ from sqlalchemy import and_, bindparam, func, literal_column, or_, select, text
 
 from dag.ids import AttemptId
 from dag.states import TASK_FINAL, AttemptState, RunState, TaskState
+from metastore.among import among
 from metastore.models.attempts import attempts
 from metastore.models.dags import dags
 from metastore.models.limits import limits
@@ -110,14 +111,14 @@ _PLACED: Final = (
         runs.c.run_id,
     )
     .select_from(attempts.join(task_instances, _instance.id == _attempt.instance).join(runs, runs.c.id == _attempt.run))
-    .where(text("attempts.state IN ('queued', 'running')"), _attempt.placed_on.in_(bindparam("places", expanding=True)))
+    .where(text("attempts.state IN ('queued', 'running')"), among(_attempt.placed_on, "places"))
     .order_by(_attempt.id)
 )
 _STOPPING: Final = (
     select(_attempt.id, _attempt.executor, _attempt.stop_reason)
     .where(
         text("attempts.state = 'running' AND attempts.stop_reason IS NOT NULL"),
-        _attempt.placed_on.in_(bindparam("places", expanding=True)),
+        among(_attempt.placed_on, "places"),
     )
     .order_by(_attempt.id)
     .limit(1_000)
@@ -257,7 +258,7 @@ _GOES_ON: Final = (
 _DOUBTFUL_RUNS: Final = (
     select(runs.c.id)
     .where(
-        runs.c.id.in_(bindparam("runs", expanding=True)),
+        among(runs.c.id, "runs"),
         runs.c.materialised,
         or_(runs.c.unfinished != _OPEN_INSTANCES, runs.c.cancelled != _CANCELLED_INSTANCES, ~_GOES_ON),
     )
