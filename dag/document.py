@@ -26,6 +26,7 @@ MAX_DEPTH: Final = 64
 
 _INT64: Final = range(-(2**63), 2**63)
 _DIGITS: Final = 19
+_NUL: Final = "nul_character"
 # Strings are skipped whole, an unclosed one up to the end: the scan stays linear whatever the text is.
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -55,8 +56,8 @@ def read(raw: bytes, *, media: Literal["json", "yaml"]) -> dict[str, Any]:
     if not isinstance(value, dict):
         _refuse("not_an_object", "The document is not an object.", 'Begin with {"dag_id": …, "tasks": {…}}.')
     findings = Findings()
-    sweep(value, findings)
-    findings.raise_if_any(DocumentInvalid)
+    if not sweep(value, findings):
+        findings.raise_if_any(DocumentInvalid)
     return value
 
 
@@ -67,7 +68,10 @@ def content_hash(document: Mapping[str, Any]) -> str:
 
 
 def sweep(value: Any, findings: Findings) -> bool:
-    """Tell *findings* of every value that cannot be stored or passed on; False: too deep to look any further."""
+    """Tell *findings* of every value that cannot be stored or passed on; False: nothing else can work with it.
+
+    A NUL is told and does no harm to those who look further; whether it may stay is for them to say.
+    """
     stack: list[tuple[Any, str, int]] = [(value, "", 1)]
     while stack:
         here, at, depth = stack.pop()
@@ -84,7 +88,7 @@ def sweep(value: Any, findings: Findings) -> bool:
                 stack.extend((here[no], f"{at}/{no}", depth + 1) for no in reversed(range(len(here))))
         else:
             _sweep_scalar(here, at, findings)
-    return True
+    return all(problem.code == _NUL for problem in findings.problems)
 
 
 _TOO_DEEP: Final = (
@@ -97,7 +101,7 @@ def _sweep_text(text: str, at: str, findings: Findings) -> None:
     if "\0" in text:
         findings.add(
             at,
-            "nul_character",
+            _NUL,
             "The text holds a NUL character.",
             "Leave it out; no argument, variable or name can hold one.",
         )

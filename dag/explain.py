@@ -102,10 +102,12 @@ _EXAMPLES: Final = {
 
 def explain(wrong: ValidationError, fields: Mapping[str, Collection[str]], findings: Findings) -> None:
     """Tell *findings* each error of *wrong*; *fields* are the names that exist, by where they stand."""
+    told = {problem.pointer for problem in findings.problems}  # a value that no string can hold is one mistake, not two
     for error in wrong.errors(include_url=False):
         loc = _place(error["loc"])
         pointer = "".join(f"/{escape(str(part))}" for part in loc)
-        findings.add(pointer, *_words(error, loc, fields, findings))
+        if pointer not in told:
+            findings.add(pointer, *_words(error, loc, fields, findings))
 
 
 def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -130,12 +132,8 @@ def _words(
         return _unknown(name, _level(loc), fields, findings)
     if kind == "missing":
         return "required", f"{name!r} is missing.", example or "Add it."
-    if kind in _TYPES:
-        return (
-            "wrong_type",
-            f"{name!r} takes {_TYPES[kind]}, not {kind_of(value)}.",
-            example or _WAYS_OUT.get(_TYPES[kind], ""),
-        )
+    if wanted := _TYPES.get(kind):
+        return "wrong_type", f"{name!r} takes {wanted}, not {kind_of(value)}.", example or _WAYS_OUT.get(wanted, "")
     if kind == "none_required":
         return (
             "not_supported",

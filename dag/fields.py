@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from annotated_types import Ge, Le
-from pydantic import AfterValidator, BeforeValidator, Strict, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, StringConstraints, WithJsonSchema
 
 from dag import durations, ids
 from dag.ids import TaskId
@@ -195,6 +195,7 @@ def _schema(**keywords: Any) -> WithJsonSchema:
 integral = BeforeValidator(_integral)
 unique = AfterValidator(_unique)
 true_is_empty = BeforeValidator(_true_is_empty)
+also_true = WithJsonSchema({"anyOf": [{"type": "object", "additionalProperties": False}, {"const": True}]})
 
 TaskName = Annotated[TaskId, AfterValidator(_task_id), _schema(pattern=ids.TASK_ID_PATTERN)]
 Id = Annotated[str, AfterValidator(_id), _schema(pattern=ID_SCHEMA_PATTERN)]
@@ -212,6 +213,13 @@ Jitter = Annotated[
 EnvName = Annotated[str, AfterValidator(_env_name), _schema(pattern=ENV_NAME_PATTERN)]
 EnvValue = Annotated[str, StringConstraints(max_length=LONGEST_WORD)]
 Word = Annotated[str, StringConstraints(max_length=LONGEST_WORD)]
+Argv = Annotated[
+    tuple[Word, ...],
+    # What the code says about the program's name, checks.py says: its place is the first element.
+    Field(
+        min_length=1, json_schema_extra={"prefixItems": [{"type": "string", "minLength": 1, "maxLength": LONGEST_WORD}]}
+    ),
+]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_WORD)]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_SOURCE)]
 Prose = Annotated[str, StringConstraints(max_length=LONGEST_PROSE)]

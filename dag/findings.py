@@ -51,7 +51,7 @@ class Findings:
             return otherwise
         near = [name for name in known if abs(len(name) - len(word)) <= len(word) // 2 + 1][:_MOST_CANDIDATES]
         folded = {name.casefold().replace("-", "_"): name for name in near}
-        close = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.7)
+        close = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
         return f"Did you mean {folded[close[0]]!r}?" if close else otherwise
 
     def raise_if_any(self, kind: type[Invalid]) -> None:

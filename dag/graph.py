@@ -122,7 +122,8 @@ def not_before(upstream: Upstream, wanted: Mapping[str, Iterable[str]]) -> list[
         for node in stage:
             mask = 0
             for other in upstream[node]:
-                mask |= before.get(other, 0) | bits.get(other, 0)
+                if other in before:
+                    mask |= before[other] | bits.get(other, 0)
             before[node] = mask
     return [
         (node, other)

@@ -37,12 +37,9 @@ def apply(schema: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[st
     taken; with one, what it does not declare is refused unless its ``additionalProperties`` says otherwise.
     """
     findings = Findings()
-    swept = Findings()
-    document.sweep(dict(given), swept)
-    for problem in swept.problems:
-        if problem.code != "nul_character":  # stored as JSON text, a NUL harms nobody; argv and env look for themselves
-            findings.add(f"/params{problem.pointer}", problem.code, problem.message, problem.hint)
-    findings.raise_if_any(Invalid)
+    if not document.sweep({"params": given}, findings):
+        findings.raise_if_any(Invalid)
+    findings = Findings()  # a NUL is fine in stored JSON; argv and env look for themselves
     size = len(json.dumps(given, ensure_ascii=False).encode())
     if size > MAX_BYTES:
         hint = f"At most {MAX_BYTES:,} bytes are taken; pass the place where the data is."

@@ -129,7 +129,8 @@ def _compile(spec: DagSpec, task_id: str, numbers: Mapping[str, int], downstream
     task = spec.with_defaults(task_id)
     kind, body = _body(task)
     env = task.env
-    named = {reference.task_id for part in (body, env) for reference in references.find(part)} - {None}
+    parts = (body.get("argv"), body.get("args"), body.get("kwargs"), env)
+    named = {reference.task_id for part in parts if part for reference in references.find(part)} - {None}
     return PlanTask(
         no=numbers[task_id],
         task_id=task_id,

@@ -29,7 +29,6 @@ from dag.fields import (
     PositiveInt32,
     Source,
     TaskName,
-    Word,
 )
 from dag.findings import Findings
 from dag.ids import TaskId
@@ -64,11 +63,8 @@ class TaskSettings(_Model):
         ),
     ] = False
     retries: Annotated[
-        int,
-        fields.integral,
+        fields.Retries,
         Field(
-            ge=0,
-            le=1000,
             description="How many more times it is tried when it fails. Losses of infrastructure are not counted.",
             examples=[2],
         ),
@@ -173,7 +169,7 @@ class EmptySpec(_Model):
 
 
 Command = Annotated[
-    Annotated[tuple[Word, ...], Field(min_length=1), Tag("<argv>")] | Annotated[Line, Tag("<line>")],
+    Annotated[fields.Argv, Tag("<argv>")] | Annotated[Line, Tag("<line>")],
     Discriminator(fields.command_form, custom_error_type="command_type", custom_error_message="command"),
 ]
 
@@ -203,8 +199,7 @@ class TaskSpec(TaskSettings):
         PythonSpec | None, Field(description="A Python function; what it returns (JSON) is the task's output.")
     ] = None
     empty: Annotated[
-        EmptySpec | None,
-        fields.true_is_empty,
+        Annotated[EmptySpec, fields.true_is_empty, fields.also_true] | None,
         Field(description="Does nothing: a place where branches meet. `{}` or `true`.", examples=[{}]),
     ] = None
 
@@ -242,7 +237,7 @@ class DagSpec(_Model):
     defaults: Annotated[
         Defaults,
         Field(
-            description="Settings for every task that does not say otherwise.",
+            description="Settings of every task that does not say otherwise itself.",
             examples=[{"retries": 2, "executor": "local"}],
         ),
     ] = Defaults()
@@ -309,7 +304,7 @@ def load(raw: Mapping[str, Any], *, dag_id: str | None = None, executors: Collec
     the configured ones; without them the names are not checked.
     """
     findings = Findings()
-    if not document.sweep(raw, findings):
+    if not document.sweep(dict(raw), findings):
         findings.raise_if_any(DocumentInvalid)
     named = dict(raw) if dag_id is None or "dag_id" in raw else {**raw, "dag_id": dag_id}
     spec: DagSpec | None = None
@@ -327,8 +322,12 @@ def load(raw: Mapping[str, Any], *, dag_id: str | None = None, executors: Collec
 def json_schema() -> dict[str, Any]:
     """Return the published JSON Schema (2020-12) of the document."""
     schema = DagSpec.model_json_schema()
-    schema["$defs"]["PythonSpec"]["oneOf"] = [_given("call"), _given("source")]
-    schema["$defs"]["TaskSpec"] |= {
+    definitions = schema["$defs"]
+    # pydantic says which keys fit a pattern, and leaves open that no other key may be there.
+    for name, holder in (("tasks", schema), ("env", definitions["Defaults"]), ("env", definitions["TaskSpec"])):
+        holder["properties"][name]["additionalProperties"] = False
+    definitions["PythonSpec"]["oneOf"] = [_given("call"), _given("source")]
+    definitions["TaskSpec"] |= {
         "oneOf": [_given(kind) for kind in checks.KINDS],
         "if": {"properties": {"shell": {"const": True}}, "required": ["shell"]},
         "then": {"properties": {"command": {"type": "string"}}, "required": ["command"]},

@@ -98,7 +98,7 @@ class _Builder:
         return self.result
 
     def _node(self, event: Any) -> None:
-        if event.tag is not None and not (event.tag == "!" and isinstance(event, yaml.ScalarEvent)):
+        if event.tag is not None:
             _refuse(
                 self._place(),
                 "yaml_tag",
