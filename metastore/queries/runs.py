@@ -54,20 +54,30 @@ def page(  # noqa: PLR0913  # each of them is a filter of the public API
         tests.append(runs.c.queued_at >= queued_at_gte)
     if queued_at_lte is not None:
         tests.append(runs.c.queued_at <= queued_at_lte)
-    for name, value in (labels or {}).items():
-        tests.append(
-            runs.c.id.in_(select(run_labels.c.run).where(run_labels.c.name == name, run_labels.c.value == value))
-        )
     if dag_prefix:
         tests.append(starts_with(runs.c.dag_id, dag_prefix))
     if before is not None:
         tests.append(runs.c.id < before)
-    return many(RunRecord, conn.execute(_newest(tests, tuple(dict.fromkeys(states)), limit)))
+    return many(RunRecord, conn.execute(_newest(tests, tuple(dict.fromkeys(states)), dict(labels or {}), limit)))
 
 
-def _newest(tests: list[ColumnElement[bool]], states: tuple[str, ...], limit: int) -> Select[Any]:
+def _newest(
+    tests: list[ColumnElement[bool]], states: tuple[str, ...], labels: dict[str, str], limit: int
+) -> Select[Any]:
+    """Return the query that walks the best index from its new end and stops at *limit*."""
+    if labels:
+        # One label leads: its index has the order, the other labels are looked up.
+        name, value = labels.popitem()
+        newest = select(*_RUN).select_from(runs.join(run_labels, run_labels.c.run == runs.c.id))
+        tests = [*tests, run_labels.c.name == name, run_labels.c.value == value]
+        for other in labels.items():
+            tests.append(_labelled(*other).exists())
+        if states:
+            tests.append(runs.c.state.in_(states))
+        return newest.where(*tests).order_by(run_labels.c.run.desc()).limit(limit)
     if len(states) < 2:  # noqa: PLR2004  # one state, or any
-        return select(*_RUN).where(*tests, *(runs.c.state == s for s in states)).order_by(runs.c.id.desc()).limit(limit)
+        tests = [*tests, *(runs.c.state == s for s in states)]
+        return select(*_RUN).where(*tests).order_by(runs.c.id.desc()).limit(limit)
     # One index walk a state, merged: with IN the database would sort every run of these states.
     parts = [
         select(
@@ -75,5 +85,10 @@ def _newest(tests: list[ColumnElement[bool]], states: tuple[str, ...], limit: in
         )
         for s in states
     ]
-    newest = union_all(*parts).subquery()
-    return select(*_RUN).where(runs.c.id.in_(select(newest.c.id))).order_by(runs.c.id.desc()).limit(limit)
+    merged = union_all(*parts).subquery()
+    return select(*_RUN).where(runs.c.id.in_(select(merged.c.id))).order_by(runs.c.id.desc()).limit(limit)
+
+
+def _labelled(name: str, value: str) -> Select[Any]:
+    mine = run_labels.alias()
+    return select(mine.c.run).where(mine.c.run == runs.c.id, mine.c.name == name, mine.c.value == value)
