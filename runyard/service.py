@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 #: How long running tasks may go on by themselves once the service was asked to stop.
-_DRAIN: Final = timedelta(seconds=5)
+_DRAIN: Final = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+import structlog
 import uvloop
 
 from metastore import migrate
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runyard.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: bool, apply: Path | None = None) -> None:
@@ -54,6 +57,7 @@ def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: boo
             gc.collect()
             gc.freeze()
             gc.enable()
+            log.info("ready", parts=[name for name, there in (("api", address), ("scheduler", scheduler)) if there])
             if bound is not None:
                 sys.stdout.write(_greeting(settings, web.url_of(bound), scheduler=scheduler))
                 sys.stdout.flush()

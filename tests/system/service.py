@@ -34,19 +34,23 @@ class Service:
 
     def start(self, *args: str, command: str = "standalone") -> Service:
         """Start it, and return once it has said that it is ready."""
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [RUNYARD, command, *(args or ("--port", "0"))],
-                env=self.environ,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+        self._spawn(command, *(args or ("--port", "0")))
         self.greeting = self._read_until("Ctrl-C stops it.\n")
         (self.url,) = (
             line.split()[1].removesuffix("/api/v1") for line in self.greeting.splitlines() if "  API " in line
         )
         return self
+
+    def start_silent(self, command: str) -> Service:
+        """Start a service that listens nowhere, and return once its log says that it is ready."""
+        self._spawn(command)
+        wait_for(lambda: '"event": "ready"' in self.log.read_text(), READY_WITHIN)
+        return self
+
+    def watch(self, *args: str) -> subprocess.Popen[str]:
+        """Start the command line and do not wait for it."""
+        environ = {**self.environ, "RUNYARD_API_URL": self.url}
+        return subprocess.Popen([RUNYARD, *args], env=environ, stdout=subprocess.PIPE, text=True)
 
     @property
     def log(self) -> Path:
@@ -112,6 +116,12 @@ class Service:
             if b"worker/__main__.py" in line and f'"{self.home}"'.encode() in line:
                 found.append(int(place.name))
         return found
+
+    def _spawn(self, *args: str) -> None:
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [RUNYARD, *args], env=self.environ, stdout=subprocess.PIPE, stderr=log, text=True
+            )
 
     def _read_until(self, end: str) -> str:
         assert self.process is not None
