@@ -21,7 +21,7 @@ class DatabaseSettings:
     url: str
 
     def __post_init__(self) -> None:
-        if _SQLITE.match(self.url) is None and urlsplit(self.url).scheme not in _POSTGRES:
+        if _SQLITE.match(self.url) is None and not _is_postgres(self.url):
             raise Invalid(
                 [
                     Problem(
@@ -66,3 +66,11 @@ class DatabaseSettings:
         user, _, host = parts.netloc.rpartition("@")
         name = quote(unquote(user.partition(":")[0]))
         return parts._replace(netloc=f"{name}:***@{host}" if ":" in user else f"{name}@{host}").geturl()
+
+
+def _is_postgres(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in _POSTGRES and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, brackets that do not close
+        return False
