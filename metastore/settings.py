@@ -71,6 +71,7 @@ class DatabaseSettings:
 def _is_postgres(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in _POSTGRES and (parts.port is None or parts.port > 0)
+        port = parts.port
     except ValueError:  # a port that is no number, brackets that do not close
         return False
+    return parts.scheme in _POSTGRES and port != 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -82,7 +83,8 @@ def again(error: BaseException) -> bool:
     """Whether the same transaction may well succeed when it is run again at once."""
     if isinstance(error, DBAPIError):
         state = sqlstate(error)
-        return error.connection_invalidated or state in _AGAIN or state.startswith(("08", "57P"))
+        stale = isinstance(error.orig, AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError)  # a migration came by
+        return error.connection_invalidated or stale or state in _AGAIN or state.startswith(("08", "57P"))
     if isinstance(error, asyncpg.PostgresError):  # while connecting, where SQLAlchemy does not translate
         state = str(error.sqlstate)
         return state in _AGAIN or state.startswith(("08", "57P"))

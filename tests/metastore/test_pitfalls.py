@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from metastore.sqlite import SqliteStore
     from metastore.store import Store, Tx
+    from tests.databases import PostgresServer
     from tests.metastore.proxy import Fault
     from tests.world import FakeClock, SeededEntropy
 
@@ -239,6 +240,23 @@ async def test_connections_that_the_server_has_closed_are_not_the_callers_busine
     await other.close()
 
     assert sorted(await asyncio.gather(*(fragile.write(increment, "a") for _ in range(8)))) == list(range(1, 9))
+
+
+@pytest.mark.postgres
+async def test_a_migration_beside_a_running_service_is_not_the_callers_business(
+    fragile: PostgresStore, postgres_server: PostgresServer
+) -> None:
+    await fragile.write(add, "a")
+    for _ in range(3):
+        await fragile.write(increment, "a")
+    name = await fragile.read(lambda conn: conn.exec_driver_sql("SELECT current_catalog").scalar_one())
+
+    for kind in ("bigint", "integer"):
+        await asyncio.to_thread(postgres_server.run, f"ALTER TABLE limits ALTER COLUMN used TYPE {kind}", database=name)
+        await fragile.write(increment, "a")
+        await fragile.read(used, "a")
+
+    assert await fragile.read(used, "a") == 5
 
 
 @pytest.mark.postgres
