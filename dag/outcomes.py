@@ -70,6 +70,8 @@ def settle(ended: Ended, task: TaskState, *, failures: int, losses: int, retries
     again.
     """
     attempt = _ATTEMPT[ended]
+    if task is TaskState.QUEUED and attempt is AttemptStep.LOSE:
+        attempt = AttemptStep.NEVER_START  # drained before it was started
     if ended is Ended.SUCCESS:
         return Settlement(attempt, TaskStep.SUCCEED, "none", None)
     if task is TaskState.CANCELLING:

@@ -74,11 +74,14 @@ class Scheduler:
         )
         self._safety = Safety(store, clock, self._metrics, settings)
         self._wakes = store.subscribe("runs", "due", "ready")
+        self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._passes: set[asyncio.Task[None]] = set()
 
     def outlets(self) -> list[Outlet]:
-        """Return the places this scheduler may admit to."""
+        """Return the places this scheduler may admit to; none once it stops."""
+        if self._stopping:
+            return []
         return [Outlet(executor.name, executor.placed_on) for executor in self._executors.values()]
 
     async def start(self) -> None:
@@ -98,6 +101,7 @@ class Scheduler:
 
     async def stop(self, *, drain: timedelta) -> None:
         """Stop deciding, then the executors; attempts that do not end within *drain* are requeued without cost."""
+        self._stopping = True
         for task in self._tasks:
             if task.get_name() in ("scheduler:work", "scheduler:safety", "scheduler:reconcile"):
                 task.cancel()

@@ -84,9 +84,13 @@ class Placements:
         self._context.wake()
 
     async def stop(self, drain: timedelta) -> None:
-        """Stop the executors, all at once."""
+        """Stop the executors, all at once, then put back what was queued for them and nobody started."""
         await asyncio.gather(*(executor.stop(drain=drain) for executor in self._executors.values()))
         self._stops.close()
+        for one in await self._store.read(work.placed, self._places):
+            if one.state == "queued":
+                end = End(attempt_id=one.id, ended=Ended.DRAINED, cause="drained")
+                await self._store.write(end_attempt, end, actor="scheduler")
 
     async def _register(self, *, only_news: bool = False) -> None:
         """Make agents and slots known, with how their executors are."""

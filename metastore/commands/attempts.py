@@ -227,7 +227,7 @@ def end_attempt(
 
 def _may_conclude(ended: Ended, state: AttemptState) -> bool:
     """Whether the scheduler may conclude *ended* of an attempt in *state* without its supervisor."""
-    if ended in (Ended.NEVER_STARTED, Ended.REJECTED):
+    if ended in (Ended.NEVER_STARTED, Ended.REJECTED, Ended.DRAINED):
         return state is AttemptState.QUEUED
     return state is AttemptState.RUNNING
 

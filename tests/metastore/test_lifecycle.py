@@ -256,6 +256,18 @@ async def test_a_drained_attempt_is_requeued_without_cost(flow: Flow) -> None:
     await flow.check()
 
 
+async def test_an_attempt_that_was_queued_for_a_stopping_service_is_put_back_without_cost(flow: Flow) -> None:
+    await flow.put({"a": {}})
+    run, [one] = await flow.trigger()
+    noted = await flow.conclude(one.attempt_id, Ended.DRAINED)
+    [again] = noted.admitted
+    assert again.labels["try_number"] == "2"
+    assert [event.reason for event in await flow.events(run) if event.to_state == "scheduled"] == [None, "drained"]
+    await flow.start(again.attempt_id)
+    assert not (await flow.conclude(again.attempt_id, Ended.DRAINED)).accepted
+    await flow.check()
+
+
 async def test_a_stale_supervisor_changes_nothing(flow: Flow) -> None:
     await flow.put({"a": {}, "b": {"depends_on": ["a"]}})
     run, [one] = await flow.trigger()
