@@ -56,8 +56,8 @@ def read(raw: bytes, *, media: Literal["json", "yaml"]) -> dict[str, Any]:
     if not isinstance(value, dict):
         _refuse("not_an_object", "The document is not an object.", 'Begin with {"dag_id": …, "tasks": {…}}.')
     findings = Findings()
-    if not sweep(value, findings):
-        findings.raise_if_any(DocumentInvalid)
+    sweep(value, findings)
+    findings.raise_if_any(DocumentInvalid)
     return value
 
 
@@ -70,7 +70,7 @@ def content_hash(document: Mapping[str, Any]) -> str:
 def sweep(value: Any, findings: Findings) -> bool:
     """Tell *findings* of every value that cannot be stored or passed on; False: nothing else can work with it.
 
-    A NUL is told and does no harm to those who look further; whether it may stay is for them to say.
+    A NUL is told like the rest, and does no harm to who looks further.
     """
     stack: list[tuple[Any, str, int]] = [(value, "", 1)]
     while stack:

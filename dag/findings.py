@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 #: More problems than these are counted, not told.
 MOST: Final = 1000
-#: How many names are looked up in the list of what was perhaps meant: a look-up is the expensive part.
-_MOST_LOOKUPS: Final = 50
-_MOST_CANDIDATES: Final = 2000
-_LONGEST_WORD: Final = 100
+#: How many names are looked up in the list of what was perhaps meant, and how much comparing that may cost in all:
+#: the sum of the products of lengths, some 0.1 s.
+_MOST_LOOKUPS: Final = 20
+_MOST_COMPARING: Final = 1_500_000
 
 
 class Findings:
@@ -26,6 +26,7 @@ class Findings:
         self._told: set[tuple[str, str, str]] = set()
         self._untold = 0
         self._lookups = 0
+        self._comparing = 0
 
     def __bool__(self) -> bool:
         return bool(self.problems)
@@ -47,11 +48,17 @@ class Findings:
     def meant(self, word: str, known: Collection[str], otherwise: str = "") -> str:
         """Return a hint that names what of *known* was perhaps meant by *word*."""
         self._lookups += 1
-        if self._lookups > _MOST_LOOKUPS or len(word) > _LONGEST_WORD:
+        if self._lookups > _MOST_LOOKUPS:
             return otherwise
-        near = [name for name in known if abs(len(name) - len(word)) <= len(word) // 2 + 1][:_MOST_CANDIDATES]
-        folded = {name.casefold().replace("-", "_"): name for name in near}
-        close = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
+        folded = {}
+        for name in known:
+            if (
+                abs(len(name) - len(word)) <= len(word) // 3 + 1
+                and self._comparing + len(name) * len(word) <= _MOST_COMPARING
+            ):
+                self._comparing += len(name) * len(word)
+                folded[_folded(name)] = name
+        close = difflib.get_close_matches(_folded(word), folded, n=1, cutoff=0.6)
         return f"Did you mean {folded[close[0]]!r}?" if close else otherwise
 
     def raise_if_any(self, kind: type[Invalid]) -> None:
@@ -62,3 +69,7 @@ class Findings:
             text = f"There are {self._untold} more problems."
             self.problems.append(Problem(pointer="", code="too_many_problems", message=text, hint="Mend these first."))
         raise kind(self.problems)
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("-", "_")

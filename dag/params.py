@@ -37,9 +37,8 @@ def apply(schema: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[st
     taken; with one, what it does not declare is refused unless its ``additionalProperties`` says otherwise.
     """
     findings = Findings()
-    if not document.sweep({"params": given}, findings):
-        findings.raise_if_any(Invalid)
-    findings = Findings()  # a NUL is fine in stored JSON; argv and env look for themselves
+    document.sweep({"params": given}, findings)
+    findings.raise_if_any(Invalid)
     size = len(json.dumps(given, ensure_ascii=False).encode())
     if size > MAX_BYTES:
         hint = f"At most {MAX_BYTES:,} bytes are taken; pass the place where the data is."

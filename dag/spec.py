@@ -41,7 +41,7 @@ MAX_TASKS: Final = 10_000
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class TaskSettings(_Model):
@@ -240,7 +240,7 @@ class DagSpec(_Model):
             description="Settings of every task that does not say otherwise itself.",
             examples=[{"retries": 2, "executor": "local"}],
         ),
-    ] = Defaults()
+    ] = Field(default_factory=Defaults)
     max_active_runs: Annotated[
         PositiveInt32 | None,
         Field(description="How many runs may be active at once; others wait. null: no limit.", examples=[1]),
@@ -317,6 +317,19 @@ def load(raw: Mapping[str, Any], *, dag_id: str | None = None, executors: Collec
     if spec is None:  # pragma: no cover  # explain() tells at least one problem of a ValidationError
         raise AssertionError
     return spec
+
+
+def stored(raw: Mapping[str, Any], *, dag_id: str) -> DagSpec:
+    """Return the DAG of a document that :func:`load` took before it was stored; only the types are checked again.
+
+    A later release may have stricter rules: what was accepted stays accepted.
+    """
+    try:
+        return DagSpec.model_validate({**raw, "dag_id": dag_id})
+    except ValidationError as wrong:
+        findings = Findings()
+        explain.explain(wrong, _FIELDS, findings)
+        raise DocumentInvalid(findings.problems) from None
 
 
 def json_schema() -> dict[str, Any]:
