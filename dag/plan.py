@@ -83,8 +83,8 @@ class Plan:
 class Resolved:
     """What one attempt really gets."""
 
-    body: Mapping[str, Any]
-    env: Mapping[str, str]
+    body: dict[str, Any]
+    env: dict[str, str]
 
 
 def compile_plan(spec: DagSpec) -> Plan:

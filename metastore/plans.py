@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, select
 
 from dag.errors import NotFound
 from dag.plan import Plan, compile_plan
-from dag.spec import load
+from dag.spec import stored
 from metastore.models.dags import dag_versions
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class PlanCache:
         document = conn.execute(_DOCUMENT, {"dag_id": dag_id, "version": version}).scalar()
         if document is None:
             raise NotFound("DAG version", f"{dag_id} {version}")
-        plan = compile_plan(load(document, dag_id=dag_id))
+        plan = compile_plan(stored(document, dag_id=dag_id))
         with self._lock:
             self._plans[key] = plan
             self._tasks += len(plan.tasks)

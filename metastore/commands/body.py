@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, select
 
-from dag.references import Scope, resolve
+from dag.plan import resolved
+from dag.references import Scope
+from dag.states import TaskState
 from metastore.among import among
 from metastore.models.runs import outputs, task_instances
 
@@ -25,6 +27,8 @@ _OUTPUTS: Final = (
     .where(
         task_instances.c.run == bindparam("run"),
         task_instances.c.map_index == -1,
+        # What did not succeed is left out: a task that cleans up finds null there.
+        task_instances.c.state == TaskState.SUCCESS.value,
         among(task_instances.c.task_no, "numbers"),
     )
 )
@@ -34,9 +38,7 @@ def build_body(tx: Tx, turn: Turn, instance: Any, try_number: int) -> TaskBody:
     """Return what to run; raises :exc:`~dag.references.Unresolved` where a reference finds nothing."""
     task = turn.task(instance.task_no)
     scope = Scope(params=turn.row.params, outputs=_outputs(tx, turn, task), run=_run_facts(turn), try_number=try_number)
-    part: dict[str, Any] = resolve(dict(task.body), scope)
-    if "argv" in part:
-        part["argv"] = [_text(item) for item in part["argv"]]
+    given = resolved(task, scope)
     body: TaskBody = {
         "dag_id": turn.dag_id,
         "run_id": turn.run_id,
@@ -45,12 +47,12 @@ def build_body(tx: Tx, turn: Turn, instance: Any, try_number: int) -> TaskBody:
         "try_number": try_number,
         "logical_date": _iso(turn.row.logical_date) or "",
         "kind": "command" if task.kind == "command" else "python",
-        "env": {name: _text(value) for name, value in resolve(dict(task.env), scope).items()},
+        "env": given.env,
         "cwd": task.cwd,
         "timeout": None if task.timeout is None else task.timeout.total_seconds(),
         "kill_grace": task.kill_grace.total_seconds(),
     }
-    return body | part  # type: ignore[return-value]  # `part` has this kind's own keys, checked with the document
+    return body | given.body  # type: ignore[return-value]  # this kind's own keys, checked with the document
 
 
 def _outputs(tx: Tx, turn: Turn, task: PlanTask) -> dict[str, Any]:
@@ -77,8 +79,3 @@ def _run_facts(turn: Turn) -> dict[str, Any]:
 
 def _iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")
-
-
-def _text(value: Any) -> str:
-    """Return an argument or a variable as text: a whole-string reference may have brought any JSON value."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)

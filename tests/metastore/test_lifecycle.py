@@ -344,6 +344,30 @@ async def test_a_reference_that_finds_nothing_fails_the_task_with_its_name(flow:
     await flow.check()
 
 
+async def test_a_shell_line_and_source_are_the_authors_own_text(flow: Flow) -> None:
+    line, source = "echo ${HOME:-none} $${x}", "def main():\n    return '${x}'\n"
+    await flow.put({"a": {}, "b": {"command": line, "shell": True}, "c": {"python": {"source": source}}})
+    _, [a, b, c] = await flow.trigger()
+    bodies = [(await flow.start(one.attempt_id)) for one in (a, b, c)]
+    assert all(isinstance(started, Started) for started in bodies)
+    assert [started.body.get("shell") for started in bodies if isinstance(started, Started)] == [None, line, None]
+    assert [started.body.get("source") for started in bodies if isinstance(started, Started)] == [None, None, source]
+
+
+async def test_a_task_that_cleans_up_finds_null_where_its_upstream_failed(flow: Flow) -> None:
+    command = ["echo", "${outputs.a.rows[0]}", "${outputs.b}"]
+    clean = {"command": command, "depends_on": ["a", "b"], "trigger_rule": "all_done"}
+    await flow.put({"a": {}, "b": {}, "clean": clean})
+    _, [a, b] = await flow.trigger()
+    await flow.start(a.attempt_id)
+    await flow.start(b.attempt_id)
+    await flow.end(a.attempt_id, Ended.FAILED)
+    noted = await flow.end(b.attempt_id, output=[1], more=True)
+    body = noted.admitted[0].body
+    assert body is not None
+    assert body["argv"] == ["echo", "null", "[1]"]
+
+
 async def test_a_cancel_ends_what_waits_and_asks_what_runs(flow: Flow) -> None:
     await flow.slots(2)
     await flow.put({"a": {}, "b": {}, "c": {}, "d": {"depends_on": ["a"]}})
