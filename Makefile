@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 UV_VERSION := 0.13.9
+# New releases are taken after a week: a poisoned one is usually found by then.
+COOL_DOWN := 7 days
 
 # Which tests, and how: make test TESTS=tests/unit PYTEST_ARGS="-k graph"
 TESTS :=
@@ -57,15 +59,17 @@ docs: $(VENV)/.test ## Write the generated pages anew: states, settings, exit co
 
 .PHONY: lock
 lock: $(VENV)/.made ## Resolve the dependencies anew into requirements/*.txt, hashed and without addresses
-	$(PIP) install uv==$(UV_VERSION)
-	for name in build runtime test; do \
+	@$(PIP) install uv==$(UV_VERSION)
+	@for name in build runtime test; do \
 		case $$name in \
 			build) from=requirements/build.in ;; \
 			runtime) from=pyproject.toml ;; \
 			test) from='pyproject.toml requirements/test.in' ;; \
 		esac; \
-		$(BIN)/python -m uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header \
-			--python-version 3.11 $$also --output-file requirements/$$name.txt $$from || exit 1; \
+		echo "requirements/$$name.txt"; \
+		$(BIN)/python -m uv --system-certs pip compile --quiet --upgrade --universal --generate-hashes \
+			--no-emit-index-url --no-header --python-version 3.11 --exclude-newer "$(COOL_DOWN)" $$also \
+			--output-file requirements/$$name.txt $$from || exit 1; \
 		also="$$also --constraint requirements/$$name.txt"; \
 	done
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _LOCK: Final = "lock"
 _KEY: Final = "admin.key"
+#: Made with the home, so that there is a place to put user code into.
+_CODE: Final = "code"
 
 
 def prepare(home: Path) -> None:
@@ -32,8 +34,9 @@ def prepare(home: Path) -> None:
     try:
         if stat.S_IMODE(found.st_mode) & 0o077:
             home.chmod(0o700)
+        (home / _CODE).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Stop(Exit.HOME, f"The home {home} cannot be made private: {error.strerror}.", _WAY_OUT) from None
+        raise Stop(Exit.HOME, f"The home {home} cannot be written to: {error.strerror}.", _WAY_OUT) from None
 
 
 @contextmanager

@@ -23,7 +23,7 @@ Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 
 @app.command()
 def runs(
-    dag: Annotated[str | None, typer.Argument(metavar="[DAG]", help="Only runs of this DAG.")] = None,
+    dag: Annotated[str | None, typer.Argument(metavar="DAG", help="Only runs of this DAG.")] = None,
     *,
     state: Annotated[list[str] | None, typer.Option(help="Only runs in this state; may be given again.")] = None,
     limit: Limit = 20,
@@ -99,9 +99,7 @@ def cancel(dag: DagId, run: RunId, *, json: AsJson = False) -> None:
 def clear(
     dag: DagId,
     run: RunId,
-    task: Annotated[
-        list[str] | None, typer.Argument(metavar="[TASK]...", help="Only these tasks; all by default.")
-    ] = None,
+    task: Annotated[list[str] | None, typer.Argument(metavar="TASK", help="Only these tasks; all by default.")] = None,
     *,
     only_failed: Annotated[
         bool, typer.Option("--only-failed", help="Only what failed or was kept from running.")

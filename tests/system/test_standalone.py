@@ -160,7 +160,7 @@ def test_a_port_in_use_is_refused_before_anything_is_made(make_service: Make) ->
     assert code == 12
     assert f"Port {port} of 127.0.0.1 cannot be listened on: Address already in use." in said
     assert "--port" in said
-    assert {path.name for path in made.home.iterdir()} == {"lock"}
+    assert {path.name for path in made.home.iterdir()} == {"code", "lock"}
 
 
 def test_an_address_that_others_reach_needs_the_names_it_is_called_by(make_service: Make) -> None:

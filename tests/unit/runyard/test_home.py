@@ -20,6 +20,7 @@ def mode(path: Path) -> int:
 def test_a_new_home_is_private(tmp_path: Path) -> None:
     home.prepare(tmp_path / "a" / "home")
     assert mode(tmp_path / "a" / "home") == 0o700
+    assert mode(tmp_path / "a" / "home" / "code") == 0o700
 
 
 def test_a_home_that_others_could_enter_is_made_private(tmp_path: Path) -> None:
