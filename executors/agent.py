@@ -7,6 +7,7 @@ ordered connection; so ``observe`` asks nobody.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -36,6 +37,10 @@ _LONGEST_PAUSE: Final = 1.0
 _BOOT_SECONDS: Final = 15.0
 #: How long tasks of an agent that speaks another protocol get to end by themselves.
 _REPLACE_GRACE: Final = 10.0
+#: How long a stop waits for an agent that is just being started.
+_GREETING_SECONDS: Final = 2.0
+#: What an agent needs beyond the drain: SIGTERM, its grace, SIGKILL, the last answers.
+_DRAIN_MARGIN: Final = 7.0
 
 
 class User(Protocol):
@@ -58,6 +63,7 @@ class AgentClient:
         self._replacing = False
         self._stopping = False
         self._lost = asyncio.Event()
+        self._greeted = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._child = 0
         self._spawned_at = 0.0
@@ -89,11 +95,14 @@ class AgentClient:
         if len(self._users) > 1:
             del self._users[user]
             return
+        if self._hello is None and (self._child or spawn.is_alive(self._home)):
+            with suppress(TimeoutError):  # it is on its way: then it can be told how long its tasks have
+                await asyncio.wait_for(self._greeted.wait(), _GREETING_SECONDS)
         self._stopping = True
-        if self._link is not None:
+        if self._link is not None and self._hello is not None:
             self._link.send({"type": "drain", "grace": drain.total_seconds()})
             try:
-                await asyncio.wait_for(self._lost.wait(), drain.total_seconds() + 8)
+                await asyncio.wait_for(self._lost.wait(), drain.total_seconds() + _DRAIN_MARGIN)
             except TimeoutError:
                 log.warning("the agent did not end in time; it goes on by itself", home=str(self._home))
         elif self._child:
@@ -175,7 +184,7 @@ class AgentClient:
     def _remove(self, attempt_id: str) -> None:
         self._phases.pop(attempt_id, None)
         self._owners.pop(attempt_id, None)
-        if not self._phases and self._hello is not None and self._hello["version"] != self._settings.version:
+        if not self._phases and not self._replacing and self._hello is not None and self._is_foreign(self._hello):
             self._replace(0)
 
     # Messages
@@ -198,6 +207,7 @@ class AgentClient:
         if self._link is link or self._link is None:
             self._link = None
             self._hello = None
+            self._greeted.clear()
             self._replacing = False
             self._phases.clear()
             self._owners.clear()
@@ -207,14 +217,15 @@ class AgentClient:
     def _greet(self, hello: Hello) -> None:
         assert self._link is not None  # noqa: S101  it came over it
         self._hello = hello
+        self._greeted.set()
         self._phases = {held["attempt_id"]: _PHASES[held["phase"]] for held in hello["attempts"]}
         self._link.send({"type": "welcome", "protocol": PROTOCOL, "version": self._settings.version})
         if hello["protocol"] != PROTOCOL:
             self._replace(_REPLACE_GRACE)
-        elif hello["version"] != self._settings.version and not self._phases:
+        elif self._is_foreign(hello) and not self._phases:
             self._replace(0)
         else:
-            if hello["version"] != self._settings.version:
+            if self._is_foreign(hello):
                 log.warning(
                     "the agent is of another release or settings", agent=hello["version"], ours=self._settings.version
                 )
@@ -222,6 +233,10 @@ class AgentClient:
             self._send_beat()
             for context in self._users.values():
                 context.wake()
+
+    def _is_foreign(self, hello: Hello) -> bool:
+        """Whether the agent is of another release or was started with other settings; used until it is idle."""
+        return hello["version"] != self._settings.version
 
     def _replace(self, grace: float) -> None:
         """Have the agent end; the keeper starts ours when it is gone."""

@@ -62,9 +62,9 @@ class Local:
         if client is None:
             environ = environment.allowed(os.environ)
             settings = AgentSettings.make(
-                home=str(config.home),
-                code_dir=str(config.code_dir),
-                log_dir=str(config.log_dir),
+                home=str(config.home.absolute()),
+                code_dir=str(config.code_dir.absolute()),
+                log_dir=str(config.log_dir.absolute()),
                 task_python=config.task_python,
                 environ=environ,
             )

@@ -99,6 +99,7 @@ def main(argument: str) -> int:
     if lock is None:
         say("another agent holds the lock of this home")
         return 3
+    os.chdir(folder)  # and not wherever the service was started
     _trim_log()
     linux.become_subreaper()
     agent_id = (folder / "id").read_text().strip()
@@ -111,7 +112,7 @@ def main(argument: str) -> int:
 
 async def _serve(settings: AgentSettings, folder: Path, lock: int, agent_id: str) -> None:
     loop = asyncio.get_running_loop()
-    supervisor = Supervisor(settings, Spool(folder / "attempts"), lock, agent_id)
+    supervisor = Supervisor(settings, Spool(str(folder / "attempts")), lock, agent_id)
     supervisor.warm_up()
     agent = Agent(supervisor)
     for number in (signal.SIGTERM, signal.SIGINT):

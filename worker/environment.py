@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from worker.protocol import TaskBody
 
@@ -46,7 +45,7 @@ def base(environ: Mapping[str, str], agent_id: str, task_python: str) -> dict[st
     return {**kept, "PYTHONUNBUFFERED": "1", MARKER: agent_id}
 
 
-def of_task(base: Mapping[str, str], attempt_id: str, body: TaskBody, work: Path, output: Path) -> dict[str, str]:
+def of_task(base: Mapping[str, str], attempt_id: str, body: TaskBody, work: str, output: str) -> dict[str, str]:
     """Return the whole environment of one attempt; nothing of the task's own can replace a ``RUNYARD_*``."""
     return {
         **base,
@@ -60,6 +59,6 @@ def of_task(base: Mapping[str, str], attempt_id: str, body: TaskBody, work: Path
         "RUNYARD_ATTEMPT_ID": attempt_id,
         "RUNYARD_FENCE": str(body["try_number"]),
         "RUNYARD_LOGICAL_DATE": body["logical_date"],
-        "RUNYARD_WORK_DIR": str(work),
-        "RUNYARD_OUTPUT": str(output),
+        "RUNYARD_WORK_DIR": work,
+        "RUNYARD_OUTPUT": output,
     }

@@ -6,19 +6,16 @@ import json
 import math
 import os
 import stat
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from worker.protocol import MAX_OUTPUT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class OutputInvalid(Exception):
     """What the task left as its output cannot be taken."""
 
 
-def read(file: Path) -> str | None:
+def read(file: str) -> str | None:
     """Return the JSON text in *file*, or None where there is no file."""
     data = _read(file)
     return None if data is None else check(data)
@@ -46,7 +43,7 @@ def check(data: bytes) -> str:
     return text
 
 
-def _read(file: Path) -> bytes | None:
+def _read(file: str) -> bytes | None:
     try:
         # The task can put anything there: a link, a pipe, a terabyte of nothing.
         fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -54,13 +51,15 @@ def _read(file: Path) -> bytes | None:
         return None
     except OSError as error:
         raise OutputInvalid(f"output cannot be read: {error.strerror}") from None
-    with open(fd, "rb") as opened:  # noqa: PTH123  a descriptor has no path
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise OutputInvalid("output cannot be read: it is not a regular file")
         if found.st_size > MAX_OUTPUT:
             raise OutputInvalid(f"output of {found.st_size:,} bytes; at most {MAX_OUTPUT:,} are taken")
-        return opened.read(MAX_OUTPUT + 1)
+        return os.read(fd, MAX_OUTPUT + 1)
+    finally:
+        os.close(fd)
 
 
 def _no_constant(name: str) -> NoReturn:

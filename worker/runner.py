@@ -4,7 +4,7 @@ It runs on the interpreter of the tasks (Python 3.9 or later): standard library 
 imported before the user's own code needs it.  The zygote loads this file and calls :func:`run` in the child.
 """
 
-# ruff: noqa: PTH110, PTH123, PTH208, SIM105
+# ruff: noqa: PTH123, SIM105
 # pathlib and contextlib would be imported for nothing else, and every task is a fork of this memory.
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(job: dict[str, Any]) -> int:
             _write_error(job["error"], str(error))
     except BaseException as error:  # noqa: BLE001  this is where a task's own failure ends, whatever it is
         code = 130 if isinstance(error, KeyboardInterrupt) else 1
-        _print_traceback(error)
+        _print_traceback(error, job["python"].get("source"))
         if os.getpid() == leader:
             _write_error(job["error"], _one_line(error))
     return _leave(code)
@@ -61,7 +61,6 @@ def _dress(job: dict[str, Any]) -> None:
 
         time.tzset()
     sys.path[:0] = [job["python"]["code_dir"], *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.path_importer_cache.clear()
     sys.argv = [job["python"].get("call") or _SOURCE]
     sys.modules["__main__"] = type(sys)("__main__")
     for stream, fd in (("stdout", 1), ("stderr", 2)):
@@ -115,13 +114,10 @@ def _from_module(job: dict[str, Any]) -> Callable[..., Any]:
 
 
 def _from_source(source: str) -> Callable[..., Any]:
-    import linecache  # noqa: PLC0415
-
     name = "runyard_source"
     module: ModuleType = type(sys)(name)
     module.__file__ = _SOURCE
     sys.modules[name] = module
-    linecache.cache[_SOURCE] = (len(source), None, source.splitlines(keepends=True), _SOURCE)
     exec(compile(source, _SOURCE, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  this is the task
     main = getattr(module, "main", None)
     if not callable(main):
@@ -163,8 +159,12 @@ def _exit_code(error: SystemExit) -> int:
     return 1
 
 
-def _print_traceback(error: BaseException) -> None:
+def _print_traceback(error: BaseException, source: str | None = None) -> None:
+    import linecache  # noqa: PLC0415  4 ms that only a failure pays
     import traceback  # noqa: PLC0415
+
+    if source is not None:
+        linecache.cache[_SOURCE] = (len(source), None, source.splitlines(keepends=True), _SOURCE)
 
     trace: TracebackType | None = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from worker import environment, linux, logs
+from worker import environment, job, logs
 from worker.attempt import Attempt, Verdict, finish_message, judge, stopped
 from worker.children import Zygote
+from worker.fence import Fence
 from worker.protocol import PROTOCOL
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _PIPE_SECONDS: Final = 5.0
 _PIPE_TURN: Final = 512 * 1024
 #: How many started attempts are remembered after their end.
 _REMEMBERED: Final = 20_000
+#: How long the folder of an attempt that is done with stays.
+_TIDY_SECONDS: Final = 0.01
 #: The longest SIGTERM-to-SIGKILL time when the agent itself is going away.
 _DRAIN_KILL_GRACE: Final = 3.0
 
@@ -46,6 +49,7 @@ class Supervisor:
     def __init__(self, settings: AgentSettings, spool: Spool, lock_fd: int, agent_id: str) -> None:
         self._settings = settings
         self._spool = spool
+        self._log_dir = Path(settings.log_dir)
         self._agent_id = agent_id
         self._boot_id = os.urandom(16).hex()
         self._loop = asyncio.get_running_loop()
@@ -53,10 +57,10 @@ class Supervisor:
         self._ever: dict[str, None] = {}
         self._base = environment.base(os.environ, agent_id, settings.task_python)
         self._zygote = Zygote(settings.task_python, self._base, lock_fd, self)
-        self._fence_at: float | None = None
-        self._fence_timer: asyncio.TimerHandle | None = None
+        self._fence = Fence(self._is_running, partial(self._stop_all, "fenced"))
         self._ask_timer: asyncio.TimerHandle | None = None
         self._welcome = False
+        self._untidy = 0
         self.draining = False
         #: Where messages go; the agent sets it with each connection.
         self.send: Callable[[Message], None] = _nowhere
@@ -66,12 +70,15 @@ class Supervisor:
     @property
     def busy(self) -> bool:
         """Whether anything is running, or may be started by a service that is connected."""
-        phases = {attempt.phase for attempt in self._attempts.values()}
-        return "running" in phases or (self._welcome and "starting" in phases)
+        return self._is_running() or (self._welcome and any(a.phase == "starting" for a in self._attempts.values()))
+
+    def _is_running(self) -> bool:
+        return any(attempt.phase == "running" for attempt in self._attempts.values())
 
     @property
     def attempts(self) -> int:
-        return len(self._attempts)
+        """How many attempts are not done with."""
+        return len(self._attempts) + self._untidy
 
     def warm_up(self) -> None:
         """Start the zygote before it is needed, and take over what a predecessor left."""
@@ -115,7 +122,7 @@ class Supervisor:
             case "cancel":
                 self._cancel(message["attempt_id"], message["reason"], message["grace"])
             case "beat":
-                self._beat(message["ttl"])
+                self._fence.renew(message["ttl"])
             case "drain":
                 self.drain(message["grace"])
             case other:
@@ -151,12 +158,17 @@ class Supervisor:
         self._remember(attempt_id)
         if self.draining:
             attempt.wants("drain")
-        if self._is_fenced():
+        if self._fence.is_down:
             attempt.wants("fenced")
         if attempt.stop is not None:
             self._end(attempt, stopped(attempt))
-        else:
+            return
+        try:
             self._run(attempt, body)
+        except Exception as error:  # noqa: BLE001  the other attempts go on; this one ends, and says why
+            say(f"{attempt_id} cannot be run: {error!r}")
+            self._end(attempt, Verdict("lost", f"the agent could not run it: {error!r}"))
+            self._close_pipe(attempt)
 
     def _refused(self, attempt_id: str) -> None:
         attempt = self._attempts.get(attempt_id)
@@ -168,13 +180,20 @@ class Supervisor:
         attempt = self._attempts.get(attempt_id)
         if attempt is None or attempt.phase != "ended":
             return
+        del self._attempts[attempt_id]
+        # A moment later: the task that came with this answer goes first.
+        self._loop.call_later(_TIDY_SECONDS, self._forget, attempt_id)
+        self._untidy += 1
+        self.on_change()
+
+    def _forget(self, attempt_id: str) -> None:
+        self._untidy -= 1
         if self._spool.is_light(attempt_id):
             self._spool.forget(attempt_id)
-            del self._attempts[attempt_id]
         else:
-            del self._attempts[attempt_id]
             self._loop.run_in_executor(None, self._spool.forget, attempt_id)
-        self.on_change()
+        if not self._untidy:
+            self.on_change()
 
     def _cancel(self, attempt_id: str, reason: Stop, grace: float) -> None:
         attempt = self._attempts.get(attempt_id)
@@ -182,10 +201,6 @@ class Supervisor:
             # The service does not know the task's own kill_grace; what it sends is the most it wants to wait.
             own = attempt.body["kill_grace"] if attempt.body is not None else grace
             self._stop(attempt, reason, min(grace, own))
-
-    def _beat(self, ttl: float | None) -> None:
-        self._fence_at = None if ttl is None else linux.boottime() + ttl
-        self._watch_fence()
 
     def drain(self, grace: float) -> None:
         """Take nothing new; stop what runs after *grace* seconds."""
@@ -231,6 +246,7 @@ class Supervisor:
     def _run(self, attempt: Attempt, body: TaskBody) -> None:
         attempt_id = attempt.attempt_id
         attempt.started_at = time.time()
+        task = job.build(attempt_id, body, settings=self._settings, spool=self._spool, base=self._base)
         try:
             self._spool.prepare(attempt_id)
             attempt.pipe, log_fd = os.pipe()
@@ -239,34 +255,13 @@ class Supervisor:
             return
         attempt.phase = "running"
         os.set_blocking(attempt.pipe, False)
-        attempt.log = logs.Log(logs.path(Path(self._settings.log_dir), attempt_id))
+        attempt.log = logs.Log(logs.path(self._log_dir, attempt_id))
         self._loop.add_reader(attempt.pipe, self._pump, attempt)
-        self._zygote.fork(self._job(attempt_id, body), log_fd)
+        self._zygote.fork(task, log_fd)
         if body["timeout"] is not None and attempt.phase == "running":
             late = partial(self._stop, attempt, "timeout", body["kill_grace"])
             attempt.set_timer("timeout", self._loop.call_later(body["timeout"], late))
-        self._watch_fence()
-
-    def _job(self, attempt_id: str, body: TaskBody) -> dict[str, object]:
-        spool = self._spool
-        work = spool.work(attempt_id)
-        code_dir = self._settings.code_dir
-        argv: list[str] | None = None
-        if body["kind"] == "command":
-            shell = body.get("shell")
-            argv = ["/bin/sh", "-c", shell] if shell is not None else list(body.get("argv") or [])
-            if argv and argv[0] in ("python", "python3"):
-                argv[0] = self._settings.task_python
-        return {
-            "id": attempt_id,
-            "argv": argv,
-            "python": {"code_dir": code_dir, **{k: body.get(k) for k in ("call", "source", "args", "kwargs")}},
-            "env": environment.of_task(self._base, attempt_id, body, work, spool.output(attempt_id)),
-            "cwd": str(work) if body["cwd"] is None else os.path.join(code_dir, body["cwd"]),  # noqa: PTH118  hot path
-            "base": code_dir if body["cwd"] is not None else "",
-            "output": str(spool.output(attempt_id)),
-            "error": str(spool.error_file(attempt_id)),
-        }
+        self._fence.watch()
 
     def _pump(self, attempt: Attempt, turn: int = _PIPE_TURN) -> None:
         """Move output from the pipe to the log."""
@@ -322,22 +317,6 @@ class Supervisor:
                 self._stop(attempt, reason, 0)
             elif attempt.body is not None:
                 self._stop(attempt, reason, min(attempt.body["kill_grace"], _DRAIN_KILL_GRACE))
-
-    def _is_fenced(self) -> bool:
-        return self._fence_at is not None and linux.boottime() >= self._fence_at
-
-    def _watch_fence(self) -> None:
-        if self._fence_timer is not None:
-            self._fence_timer.cancel()
-            self._fence_timer = None
-        if self._fence_at is None or not any(a.phase == "running" for a in self._attempts.values()):
-            return
-        left = self._fence_at - linux.boottime()
-        if left <= 0:
-            self._stop_all("fenced")
-            return
-        # The loop's clock stands still while the host sleeps; looking every second catches up with the one that counts.
-        self._fence_timer = self._loop.call_later(min(left, 1.0), self._watch_fence)
 
     # Ending
 

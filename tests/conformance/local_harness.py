@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from executors import registry
+from executors import registry, spawn
 from executors.base import ExecutorConfig, HealthStatus
 from executors.conformance.bench import is_alive
 from executors.local import Local
@@ -37,6 +37,7 @@ class LocalHarness:
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self.executor: Local | None = None
+        self.agents: set[int] = set()
 
     async def open(self, context: Context) -> Local:
         os.environ[self.secret[0]] = self.secret[1]
@@ -60,6 +61,7 @@ class LocalHarness:
         await executor.start(context)
         while executor.health().status is not HealthStatus.OK:  # noqa: ASYNC110  a fact, not an event
             await asyncio.sleep(0.005)
+        self.agents.add(self._agent())
         return executor
 
     async def close(self) -> None:
@@ -70,9 +72,8 @@ class LocalHarness:
         async with asyncio.timeout(10):
             while self.processes():  # noqa: ASYNC110  a fact, not an event
                 await asyncio.sleep(0.01)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:  # noqa: ASYNC222  it does not wait
-                pass
+        for pid in self.agents:
+            spawn.has_ended(pid)  # reaps it, where it was ours
 
     def log(self, attempt_id: str) -> bytes:
         try:

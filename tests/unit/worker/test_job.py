@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any, TYPE_CHECKING
+
+import pytest
+
+from tests.unit.worker.bodies import a_body
+from worker import job
+from worker.settings import AgentSettings
+from worker.spool import Spool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = AgentSettings(home="/h", code_dir="/code", log_dir="/logs", task_python="/venv/bin/python")
+
+
+def build(tmp_path: Path, **body: Any) -> dict[str, Any]:
+    base = {"PATH": "/bin", "RUNYARD_AGENT_ID": "agent-1"}
+    return job.build("0190-a", a_body(**body), settings=SETTINGS, spool=Spool(str(tmp_path)), base=base)
+
+
+@pytest.mark.parametrize(
+    ("body", "argv"),
+    [
+        pytest.param({"argv": ["python", "x.py"]}, ["/venv/bin/python", "x.py"], id="python is the tasks' own"),
+        pytest.param({"argv": ["python3"]}, ["/venv/bin/python"], id="python3 too"),
+        pytest.param({"argv": ["/usr/bin/python"]}, ["/usr/bin/python"], id="a path is a path"),
+        pytest.param({"argv": ["echo", "python"]}, ["echo", "python"], id="an argument is an argument"),
+        pytest.param({"shell": "python x.py", "argv": None}, ["/bin/sh", "-c", "python x.py"], id="a shell line"),
+        pytest.param({"kind": "python", "call": "m:f"}, None, id="a python task is not executed"),
+    ],
+)
+def test_what_is_executed(tmp_path: Path, body: dict[str, Any], argv: list[str] | None) -> None:
+    assert build(tmp_path, **body)["argv"] == argv
+
+
+def test_a_task_works_in_its_own_folder_unless_it_names_one_of_the_code(tmp_path: Path) -> None:
+    own = build(tmp_path)
+    assert (own["cwd"], own["base"]) == (f"{tmp_path}/0190-a/work", "")
+    named = build(tmp_path, cwd="sub/folder")
+    assert (named["cwd"], named["base"]) == ("/code/sub/folder", "/code")
+
+
+def test_settings_travel_as_text_and_their_version_tells_others_apart() -> None:
+    facts = {"home": "/h", "code_dir": "/c", "log_dir": "/l", "task_python": "/p"}
+    first = AgentSettings.make(**facts, environ={"A": "1"})
+    assert AgentSettings.read(first.text()) == first
+    assert AgentSettings.make(**facts, environ={"A": "1"}).version == first.version
+    assert AgentSettings.make(**facts, environ={"A": "2"}).version != first.version
+    assert AgentSettings.make(**{**facts, "task_python": "/q"}, environ={"A": "1"}).version != first.version

@@ -1,0 +1,48 @@
+"""Self-fencing: an agent whose database lease is not renewed in time must not go on running its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from worker import linux
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The loop's clock stands still while the host sleeps; looking this often catches up with the one that counts.
+_LOOK_SECONDS: Final = 1.0
+
+
+class Fence:
+    """A deadline by the clock that counts sleep; *fall* is called when it passes while something runs."""
+
+    def __init__(self, is_needed: Callable[[], bool], fall: Callable[[], None]) -> None:
+        self._is_needed = is_needed
+        self._fall = fall
+        self._loop = asyncio.get_running_loop()
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the lease is over."""
+        return self._deadline is not None and linux.boottime() >= self._deadline
+
+    def renew(self, ttl: float | None) -> None:
+        """Note a renewal that holds for *ttl* seconds from now; None: there is no lease to lose."""
+        self._deadline = None if ttl is None else linux.boottime() + ttl
+        self.watch()
+
+    def watch(self) -> None:
+        """Look again when it is time; no timer runs while there is nothing to stop."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._deadline is None or not self._is_needed():
+            return
+        left = self._deadline - linux.boottime()
+        if left <= 0:
+            self._fall()
+        else:
+            self._timer = self._loop.call_later(min(left, _LOOK_SECONDS), self.watch)
