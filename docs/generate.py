@@ -5,13 +5,19 @@ What stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` belongs to
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
+from pydantic import BaseModel
 
+from dag import trigger_rules as trigger_rule_module
+from dag.durations import format_duration
+from dag.spec import DagSpec, PythonSpec, TaskSettings, TaskSpec
 from dag.states import ATTEMPT_STEPS, RUN_STEPS, TASK_STEPS
 from runyard import exits, settings
 from runyard.cli import ENTRIES, app
@@ -107,7 +113,37 @@ def _default(default: object) -> str:
     return f"`{text}`" if text else ""
 
 
+def fields_table(model: type[BaseModel], without: type[BaseModel] | None = None) -> str:
+    """Return every field of *model* with its default, but for those that *without* has too."""
+    rows = ["| field | default | what it says |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        if without is not None and name in without.model_fields:
+            continue
+        default = "**required**" if field.is_required() else _as_json(field.get_default(call_default_factory=True))
+        rows.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _as_json(default: Any) -> str:
+    if default is None or default in ((), {}) or isinstance(default, BaseModel):
+        return ""
+    if isinstance(default, timedelta):
+        return f"`{format_duration(default)}`"
+    return f"`{json.dumps(default)}`"
+
+
+def trigger_rules() -> str:
+    """Return the table that stands at the top of its module."""
+    (table,) = re.findall(r"^=+ +=.*^=[= ]+$", trigger_rule_module.__doc__ or "", re.MULTILINE | re.DOTALL)
+    return f"```text\n{table}\n```"
+
+
 SECTIONS: Final = {
+    "dag-fields": lambda: fields_table(DagSpec),
+    "task-fields": lambda: fields_table(TaskSpec, without=TaskSettings),
+    "settings-fields": lambda: fields_table(TaskSettings),
+    "python-fields": lambda: fields_table(PythonSpec),
+    "trigger-rules": trigger_rules,
     "run-states": lambda: diagram(RUN_STEPS),
     "task-states": lambda: diagram(TASK_STEPS),
     "attempt-states": lambda: diagram(ATTEMPT_STEPS),

@@ -71,3 +71,17 @@ def test_the_quickstart_works_as_it_is_written(newcomer: Service, tmp_path: Path
     http = next(block for block in pasted if "Idempotency-Key" in block)
     first, again = (paste(newcomer, tmp_path, http).splitlines()[-1] for _ in range(2))
     assert first == again
+
+
+def test_the_guides_dags_do_what_the_guide_says(newcomer: Service, tmp_path: Path) -> None:
+    said = {}
+    for number, block in enumerate(blocks("docs/guides/writing-dags.md", "yaml")):
+        (tmp_path / f"{number}.yaml").write_text(block)
+        (applied,) = newcomer.ask("apply", "-f", str(tmp_path / f"{number}.yaml"))
+        run = newcomer.watch("trigger", applied["dag_id"], "--run-id", "r", "--follow")
+        said[applied["dag_id"]] = run.communicate(timeout=30)[0]
+    assert said.keys() == {"outputs", "safe_shell", "clean_up"}
+    assert "say | there are 2 files; the first is a\n" in said["outputs"]
+    assert "greet | HELLO, YOU; ECHO OWNED\n" in said["safe_shell"]
+    assert {"tidy | tidied", "alarm | alarm"} <= set(said["clean_up"].splitlines())
+    assert said["clean_up"].splitlines()[-1].startswith("failed")
