@@ -157,7 +157,7 @@ def _describe(operation: dict[str, Any], call: Call) -> None:
         operation["requestBody"] = call.body
     answers = {str(call.gives[0]): _answer(call)}
     for status, says in call.also.items():
-        answers[str(status)] = {"description": says} | ({} if status == 304 else {"content": _content(call)})  # noqa: PLR2004
+        answers[str(status)] = {"description": says} | ({} if status == 304 else {"content": _content(call)})  # noqa: PLR2004  # the status is the fact
     for status in call.fails:
         answers[str(status)] = _problem(status, call)
     operation["responses"] = dict(sorted(answers.items()))
@@ -200,7 +200,7 @@ def _problem(status: int, call: Call) -> dict[str, Any]:
         "description": _STATUS[status],
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    if status == 401:  # noqa: PLR2004
+    if status == 401:  # noqa: PLR2004  # the status is the fact
         answer["headers"] = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
     if status in {429, 503} and call.needs != PUBLIC:
         answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string"}}}

@@ -57,7 +57,7 @@ def _dress(job: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(env)
     if "TZ" in env:
-        import time  # noqa: PLC0415
+        import time  # noqa: PLC0415  only a task with a TZ pays for it
 
         time.tzset()
     sys.path[:0] = [job["python"]["code_dir"], *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
@@ -75,7 +75,7 @@ def _call(job: dict[str, Any]) -> Any:
     function = _from_source(task["source"]) if task.get("source") is not None else _from_module(job)
     value = function(*task.get("args") or (), **task.get("kwargs") or {})
     if hasattr(value, "__await__"):
-        import asyncio  # noqa: PLC0415
+        import asyncio  # noqa: PLC0415  only an awaitable pays for it
 
         async def wait() -> Any:
             return await value
