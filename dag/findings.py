@@ -32,7 +32,9 @@ class Findings:
         return bool(self.problems)
 
     def add(self, pointer: str, code: str, message: str, hint: str = "") -> None:
-        """Keep one problem, the same one only once."""
+        """Keep one problem, the same one only once; what is said can be printed and encoded, whatever it quotes."""
+        pointer = pointer if pointer.isascii() else pointer.encode(errors="replace").decode()
+        message, hint = _printable(message), _printable(hint)
         if (pointer, code, message) in self._told:
             return
         if len(self.problems) >= MOST:
@@ -69,6 +71,10 @@ class Findings:
             text = f"There are {self._untold} more problems."
             self.problems.append(Problem(pointer="", code="too_many_problems", message=text, hint="Mend these first."))
         raise kind(self.problems)
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _folded(name: str) -> str:

@@ -145,7 +145,10 @@ def escape(key: str) -> str:
 def _resolve_string(text: str, scope: Scope) -> Any:
     if "${" not in text:
         return text
-    parts = parse(text)
+    try:
+        parts = parse(text)
+    except Malformed as wrong:  # no document with one is accepted; a run must not crash on it either
+        raise Unresolved(wrong.message) from wrong
     if len(parts) == 1 and isinstance(parts[0], Reference):
         return _look_up(parts[0], scope)
     return "".join(part if isinstance(part, str) else _text(_look_up(part, scope)) for part in parts)

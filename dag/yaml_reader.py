@@ -102,7 +102,7 @@ class _Builder:
             _refuse(
                 self._place(),
                 "yaml_tag",
-                f"Line {_line(event)} has the tag {event.tag}; tags are not taken.",
+                f"Line {_line(event)} has the tag {event.tag!a}; tags are not taken.",
                 "Quote what shall be a text.",
             )
         here = self.open[-1] if self.open else None

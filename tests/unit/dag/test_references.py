@@ -128,6 +128,8 @@ def test_what_looks_like_a_reference_and_is_none_is_a_problem(text: str, message
     (problem,) = scan({"a": [text]}, "/x").problems
     assert (problem.pointer, problem.code, problem.message) == ("/x/a/0", "bad_reference", caught.value.message)
     assert find([text]) == []
+    with pytest.raises(Unresolved):
+        resolve({"a": [text]}, SCOPE)
 
 
 def test_references_are_found_with_the_place_where_they_stand() -> None:
