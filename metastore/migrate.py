@@ -140,9 +140,9 @@ def _make_file(path: Path) -> None:
 def _create_whole(path: Path) -> bool:
     """Create this release's tables in an empty file; return False where it is not empty."""
     from sqlalchemy import create_engine  # noqa: PLC0415  # a check of the revision does without
-    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415  # as above
 
-    from metastore.schema import metadata  # noqa: PLC0415
+    from metastore.schema import metadata  # noqa: PLC0415  # as above
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(path, isolation_level=None, timeout=30)
