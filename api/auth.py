@@ -143,6 +143,8 @@ class _Belief:
     #: The caller it makes, once its secret was shown; so that a request costs no new one.
     caller: Caller | None
     at: float
+    #: Whether its use was noted, as far as that is due.
+    touched: bool = False
 
 
 class Authenticator:
@@ -189,7 +191,8 @@ class Authenticator:
         now = self._clock.now()
         if record.revoked_at is not None or (record.expires_at is not None and record.expires_at <= now):
             return None
-        if record.last_used_at is None or now - record.last_used_at >= TOUCHED:
+        if not belief.touched and (record.last_used_at is None or now - record.last_used_at >= TOUCHED):
+            belief.touched = True
             self._touch(key_id)
         return belief.caller
 

@@ -12,10 +12,14 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from worker import logs
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = structlog.get_logger(__name__)
 
 CHUNK: Final = 256 * 1024
 _ATTEMPT_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -91,6 +95,9 @@ class LogFile:
                 if folder >= 0:
                     os.close(folder)
         except FileNotFoundError:
+            return False
+        except OSError as error:  # a link, say: somebody else's doing, and nothing that the reader can mend
+            log.warning("log not readable", file=str(self._where), error=error.strerror)
             return False
         return True
 

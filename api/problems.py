@@ -133,9 +133,9 @@ class Refused(HTTPException):
         self.hint = hint
 
 
-def kind_of(error: errors.RunyardError) -> Kind:
-    """Return how *error* is answered: by its class, else by the nearest branch above it."""
-    for cls in type(error).__mro__:
+def kind_of(error: type[errors.RunyardError]) -> Kind:
+    """Return how an error is answered: by its class, else by the nearest branch above it."""
+    for cls in error.__mro__:
         if (kind := BY_ERROR.get(cls)) is not None:
             return kind
     return INTERNAL
@@ -218,7 +218,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     """Answer what the layers below raise."""
     if not isinstance(error, errors.RunyardError):
         raise error
-    kind = kind_of(error)
+    kind = kind_of(type(error))
     if kind is INTERNAL:
         raise error
     return respond(

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from api.problems import INVALID, respond
 from dag.errors import Problem
+from dag.fields import Wrong
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ _SENTENCES: Final = {
     "literal_error": ("unknown_value", "{name} is not one of {expected}."),
 }
 #: The kinds that our own validators raise; they write their own sentences.
-OURS: Final = frozenset({"instant", "invalid_id", "admin_prefix", "nothing_to_change", "bad_filter"})
+OURS: Final = frozenset({"instant", "invalid_id", "admin_prefix", "nothing_to_change", "bad_filter", "nul_character"})
 _MARKS: Final = frozenset({"[key]"})
 
 
@@ -85,6 +86,8 @@ def _words(error: Any, name: str, known: "Sequence[str]") -> tuple[str, str, str
         return "unknown_field", f"There is no field {name[:100]!r} here.", _meant(name[:100], known)
     if kind in _TYPES:
         return "wrong_type", f"{name} must be {_TYPES[kind]}.", ""
+    if isinstance(cause := (error.get("ctx") or {}).get("error"), Wrong):  # a field that the document has as well
+        return cause.code, cause.message, cause.hint
     if kind in OURS:
         return kind, f"{error['msg']}.", ""
     code, sentence = _SENTENCES.get(kind, ("wrong_value", "{name} is not acceptable: {msg}."))

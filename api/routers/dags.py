@@ -16,6 +16,7 @@ from api.routing import Router, parse
 from api.schemas import dags as schemas
 from dag import document, spec
 from dag.errors import NotFound
+from dag.fields import Label
 from metastore.commands import dags as commands
 from metastore.commands.once import Answer
 from metastore.queries import dags as queries
@@ -117,8 +118,7 @@ async def list_dags(
     page: Paged,
     paused: Annotated[bool | None, Query(description="Only paused DAGs (true), or only those that are not.")] = None,
     tag: Annotated[
-        list[Annotated[str, Query(max_length=250)]] | None,
-        Query(description="Only DAGs with this tag; given several times, with all."),
+        list[Label] | None, Query(description="Only DAGs with this tag; given several times, with all.")
     ] = None,
     id_contains: Annotated[
         AnId | None, Query(description="Only DAGs whose id has this in it; upper and lower case are the same.")

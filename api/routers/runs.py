@@ -1,6 +1,7 @@
 """Runs: trigger, list, get, cancel, clear."""
 
 import json
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -29,19 +30,21 @@ from metastore.commands.once import Answer
 from metastore.commands.runs import NewRun
 from metastore.commands.runs import create_run as create
 from metastore.commands.stopping import cancel_run as cancel
+from metastore.queries import dags
 from metastore.queries import runs as queries
+from metastore.records import RunRecord
 from metastore.store import Tx
 
 router = Router(prefix="/api/v1", tags=["Runs"])
 
 #: How often a DAG may change under a trigger before it gives up.
 _MOVES: Final = 5
+_LABEL_FILTER: Final = re.compile(rf"(?:{schemas.LABEL_NAME})=[^\0]{{0,255}}", re.ASCII | re.DOTALL)
 
 
 def _label(text: str) -> str:
-    name, given, _ = text.partition("=")
-    if not given or not name:
-        raise PydanticCustomError("bad_filter", "A label filter is name=value")
+    if _LABEL_FILTER.fullmatch(text) is None:
+        raise PydanticCustomError("bad_filter", "A label filter is name=value, both as they are in a run's labels")
     return text
 
 
@@ -274,5 +277,12 @@ def _run_id(service: Services, change: Mutation) -> str:
 
 async def _page(service: Services, page: Page, filters: dict[str, Any], **more: Any) -> Response:
     before = None if page.position is None else page.position[0]
-    records = await service.store.read(queries.page, limit=page.fetch, before=before, **filters, **more)
+    records = await service.store.read(_read_page, limit=page.fetch, before=before, **filters, **more)
     return page.answer(records, schemas.render, lambda record: [record.id])
+
+
+def _read_page(conn: Any, /, dag_id: str | None = None, **options: Any) -> list[RunRecord]:
+    found = queries.page(conn, dag_id=dag_id, **options)
+    if not found and dag_id is not None and dags.get(conn, dag_id) is None:
+        raise NotFound("DAG", dag_id)
+    return found

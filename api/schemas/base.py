@@ -50,6 +50,14 @@ def _in_utc(moment: datetime) -> datetime:
         raise PydanticCustomError("instant", "A moment lies between the years 1 and 9999 in UTC") from None
 
 
+def _clean(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul_character", "The text holds a NUL character")
+    return text
+
+
+#: Text that every database can keep.
+Clean = AfterValidator(_clean)
 #: A moment in a request: RFC 3339 with an offset; read as UTC.
 Moment = Annotated[AwareDatetime, BeforeValidator(_text_only), AfterValidator(_in_utc)]
 #: A moment in an answer.

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.auth import Scope
-from api.schemas.base import EXAMPLE_AT, Answer, Instant, Moment, RequestBody, instant, maybe
+from api.schemas.base import EXAMPLE_AT, Answer, Clean, Instant, Moment, RequestBody, instant, maybe
 from metastore.records import KeyRecord
 
 EXAMPLE: Final[dict[str, Any]] = {
@@ -30,7 +30,7 @@ class KeyCreate(RequestBody):
         json_schema_extra={"examples": [{"name": "ci", "scopes": ["read", "trigger"], "dag_prefix": "sales_"}]}
     )
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200, strict=True)] = Field(
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, strict=True), Clean] = Field(
         description="What it is for, in your own words.", examples=["ci"]
     )
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=10)] = Field(

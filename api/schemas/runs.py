@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from api.dependencies import INTEGER, AnId
-from api.schemas.base import EXAMPLE_AT, Answer, Instant, Moment, RequestBody, instant, maybe, seconds_between
+from api.schemas.base import EXAMPLE_AT, Answer, Clean, Instant, Moment, RequestBody, instant, maybe, seconds_between
 from dag.states import RunState
 from metastore.records import RunRecord
 
@@ -39,8 +39,9 @@ EXAMPLE_CREATED: Final[dict[str, Any]] = EXAMPLE | {
 
 #: How runs come to be in this release.
 RunType = Literal["manual"]
-LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.~:+/-]{1,63}$", strict=True)]
-LabelValue = Annotated[str, StringConstraints(max_length=255, strict=True)]
+LABEL_NAME: Final = "[A-Za-z0-9_.~:+/-]{1,63}"
+LabelName = Annotated[str, StringConstraints(pattern=f"^{LABEL_NAME}$", strict=True)]
+LabelValue = Annotated[str, StringConstraints(max_length=255, strict=True), Clean]
 
 
 class RunCreate(RequestBody):
@@ -69,7 +70,7 @@ class RunCreate(RequestBody):
     labels: Annotated[dict[LabelName, LabelValue], Field(max_length=64)] = Field(
         default_factory=dict, description="Names and values to find the run by.", examples=[{"team": "data"}]
     )
-    note: Annotated[str, StringConstraints(max_length=10_000, strict=True)] | None = Field(
+    note: Annotated[str, StringConstraints(max_length=10_000, strict=True), Clean] | None = Field(
         default=None, description="A remark for people."
     )
     version: Annotated[int, Field(strict=True, ge=1, le=INTEGER)] | None = Field(
