@@ -1,7 +1,7 @@
 """The one way in: a store runs commands in write transactions and queries on snapshots.
 
-A command is a plain function ``def f(tx: Tx, …)`` and a query ``def f(conn: Connection, …)``; both are synchronous, with
-statements built once at import.  On SQLite they run on threads (one writer), on Postgres inside
+A command is a plain function ``def f(tx: Tx, …)`` and a query ``def f(conn: Connection, …)``; both are synchronous,
+with statements built once at import.  On SQLite they run on threads (one writer), on Postgres inside
 ``AsyncConnection.run_sync``.  There is no await inside a transaction, so nothing but the database can stand between two
 statements.
 """
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: What a hint may be about: ``runs`` (a run may start), ``due`` (an instance has to be looked at, now or at a new time),
-#: ``ready`` (an instance waits for a slot, or an attempt for its executor), ``stop`` (an attempt was asked to stop), or
-#: ``run:<id>`` (that run has new events).
+#: What a hint may be about: ``runs`` (a run may start), ``due`` (an instance has to be looked at, now or at a new
+#: time), ``ready`` (an instance waits for a slot), ``stop`` (an attempt was asked to stop), or ``run:<id>`` (that run
+#: has new events).
 Topic = str
 
 

@@ -15,7 +15,8 @@ from executors.base import Accepted, Deferred, Launch, Rejected
 from metastore.commands.attempts import End, defer_attempt, end_attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import timedelta
 
     from dag.ids import AttemptId
     from executors.base import Executor, LaunchResult
@@ -32,6 +33,8 @@ class Handover:
     def __init__(self, store: Store, executors: Mapping[str, Executor]) -> None:
         self._store = store
         self._executors = executors
+        #: Called with how long an executor deferred something.
+        self.deferred: Callable[[timedelta], None] = _nobody
 
     async def admitted(self, admitted: Iterable[Admitted]) -> None:
         """Launch what was queued and is not started yet."""
@@ -60,6 +63,7 @@ class Handover:
                     pass
                 case Deferred(attempt_id, reason, retry_after):
                     await self._store.write(defer_attempt, attempt_id, reason, retry_after)
+                    self.deferred(retry_after)
                 case Rejected(attempt_id, cause, detail):
                     end = End(attempt_id=attempt_id, ended=Ended.REJECTED, cause=str(cause), error=detail)
                     await self._store.write(end_attempt, end, actor="scheduler")
@@ -75,3 +79,7 @@ class Handover:
         except Exception:
             # As above: the directive stands in the metastore and is repeated.
             log.exception("cancel failed", executor=name, attempts=len(batch))
+
+
+def _nobody(_: timedelta) -> None:
+    """Nobody wants to know."""

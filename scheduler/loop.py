@@ -72,6 +72,7 @@ class Scheduler:
         self._placements = Placements(
             store, self._executors, self._handover, door, clock=clock, entropy=entropy, settings=settings
         )
+        self._handover.deferred = self._placements.look_after
         self._safety = Safety(store, clock, self._metrics, settings)
         self._wakes = store.subscribe("runs", "due", "ready")
         self._stopping = False

@@ -68,12 +68,18 @@ class GiveUp:
 Decision = Relaunch | Stop | GiveUp
 
 
-def reconcile(placements: Sequence[Placement], seen: Mapping[AttemptId, Seen], now: datetime) -> Iterator[Decision]:
-    """Yield what to do about each placement; nothing where the facts do not say enough."""
+def reconcile(
+    placements: Sequence[Placement], seen: Mapping[AttemptId, Seen], now: datetime, *, eager: bool = False
+) -> Iterator[Decision]:
+    """Yield what to do about each placement; nothing where the facts do not say enough.
+
+    *eager*: the executor has come back, so that what it deferred need not wait for its time.
+    """
     for placement in placements:
         fact = seen.get(placement.id, Seen("unknown"))
         if placement.state is AttemptState.QUEUED:
-            if fact.phase == "gone" and (placement.launch_after is None or placement.launch_after <= now):
+            waits = placement.launch_after is not None and placement.launch_after > now
+            if fact.phase == "gone" and (eager or not waits):
                 yield Relaunch(placement.id)
         elif placement.state is AttemptState.RUNNING:
             if fact.phase == "gone" and fact.boot_id is not None:

@@ -38,6 +38,8 @@ class _Context:
         self.entropy = entropy
         self.door = door
         self.woken = asyncio.Event()
+        #: An executor itself asked for a look: it has come back.
+        self.eager = False
 
     def report(self, observation: Observation) -> None:
         """Facts are read again with ``observe``: a report only says that it is time to."""
@@ -45,6 +47,7 @@ class _Context:
         self.woken.set()
 
     def wake(self) -> None:
+        self.eager = True
         self.woken.set()
 
 
@@ -153,14 +156,19 @@ class Placements:
         except TimeoutError:
             pass
         self._context.woken.clear()
+        eager, self._context.eager = self._context.eager, False
         await self._register(only_news=True)
         found = await self._store.read(work.placed, self._places)
         for name in self._executors:
             mine = [one for one in found if one.executor == name]
             if mine:
-                await self._reconcile(name, mine)
+                await self._reconcile(name, mine, eager=eager)
 
-    async def _reconcile(self, name: str, placed: Sequence[Placed]) -> None:
+    def look_after(self, delay: timedelta) -> None:
+        """Look again after *delay*: an executor deferred something for that long."""
+        asyncio.get_running_loop().call_later(delay.total_seconds(), self._context.woken.set)
+
+    async def _reconcile(self, name: str, placed: Sequence[Placed], *, eager: bool) -> None:
         observed = await self._executors[name].observe([one.id for one in placed])
         seen = {fact.attempt_id: Seen(fact.phase.value, fact.boot_id) for fact in observed}
         known = [
@@ -176,7 +184,7 @@ class Placements:
         labels = {one.id: one.labels for one in placed}
         launches: list[Launch] = []
         stops: dict[str, list[AttemptId]] = {}
-        for decision in reconcile(known, seen, self._clock.now()):
+        for decision in reconcile(known, seen, self._clock.now(), eager=eager):
             match decision:
                 case Relaunch(attempt_id):
                     launches.append(Launch(attempt_id, labels[attempt_id]))

@@ -1,7 +1,7 @@
 """The one message set between a supervisor and the side that holds the metastore.
 
-Locally the messages travel as length-prefixed frames over a 0600 UNIX socket; a frame is a batch of messages: four bytes
-of big-endian length, then a JSON array.  (Remote workers will send the same messages over HTTP.)
+Locally the messages travel as length-prefixed frames over a 0600 UNIX socket; a frame is a batch of messages: four
+bytes of big-endian length, then a JSON array.  (Remote workers will send the same messages over HTTP.)
 
 The agent is the *supervisor* of every attempt on its host.  Its life with one attempt::
 
@@ -12,8 +12,8 @@ The agent is the *supervisor* of every attempt on its host.  Its life with one a
     service → agent   finished   noted; forget it
 
 Any message may be lost, late or doubled: ``launch`` of a known attempt is ignored, ``start`` with the same boot_id is
-answered again, ``finish`` is accepted once and answered always.  A ``task`` may come without a ``start`` (as the answer to
-a ``finish`` that asked for ``more``); an agent starts an attempt at most once in its life, whatever arrives.
+answered again, ``finish`` is accepted once and answered always.  A ``task`` may come without a ``start`` (as the answer
+to a ``finish`` that asked for ``more``); an agent starts an attempt at most once in its life, whatever arrives.
 """
 
 from __future__ import annotations

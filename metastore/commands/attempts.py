@@ -348,5 +348,4 @@ _DEFER: Final = (
 def defer_attempt(tx: Tx, attempt_id: str, reason: str, retry_after: timedelta) -> bool:
     """Note that an executor cannot take the attempt now, and why; never a failure.  Returns whether it still waits."""
     values = {"attempt_id": attempt_id, "after": tx.now + retry_after, "why": reason}
-    tx.topics.add("due")
     return tx.conn.execute(_DEFER, values).rowcount == 1

@@ -89,9 +89,6 @@ _NEXT: Final = (
         runs.c.state == RunState.RUNNING.value,
         runs.c.deadline_at > bindparam("now"),
     ),
-    select(func.min(_attempt.launch_after)).where(
-        text("attempts.state IN ('queued', 'running')"), _attempt.launch_after > bindparam("now")
-    ),
     select(func.min(runs.c.quarantined_until)).where(runs.c.quarantined_until > bindparam("now")),
 )
 _PLACED: Final = (

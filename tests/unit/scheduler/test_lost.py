@@ -44,3 +44,7 @@ def test_the_facts_of_a_placement_decide(placement: Placement, seen: Seen, decis
 
 def test_a_placement_that_was_not_observed_is_unknown() -> None:
     assert list(reconcile([RUNNING, QUEUED], {}, NOW)) == []
+
+
+def test_an_executor_that_came_back_gets_at_once_what_it_deferred() -> None:
+    assert list(reconcile([LATER], {A: Seen("gone", "boot-1")}, NOW, eager=True)) == [Relaunch(A)]
