@@ -50,19 +50,21 @@ def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: boo
             migrate.upgrade(settings.url)
         else:
             migrate.check(settings.url)
-        parts = Parts(bound=bound, scheduler=scheduler, key=address is not None)
+        parts = Parts(bound=bound, scheduler=scheduler, key=bound is not None)
+        applying: set[asyncio.Task[None]] = set()
 
         async def on_ready() -> None:
             # What was imported stays: the collector need not look at it again.
             gc.collect()
             gc.freeze()
             gc.enable()
-            log.info("ready", parts=[name for name, there in (("api", address), ("scheduler", scheduler)) if there])
+            log.info("ready", parts=[name for name, there in (("api", bound), ("scheduler", scheduler)) if there])
             if bound is not None:
-                sys.stdout.write(_greeting(settings, web.url_of(bound), scheduler=scheduler))
+                url = web.url_of(bound)
+                sys.stdout.write(_greeting(settings, url, scheduler=scheduler))
                 sys.stdout.flush()
-            if bound is not None and apply is not None:
-                await _apply(settings, web.url_of(bound), apply)
+                if apply is not None:
+                    applying.add(asyncio.create_task(_apply(settings, url, apply)))
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings, parts, on_ready))
