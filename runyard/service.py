@@ -51,8 +51,6 @@ class Parts:
     bound: socket.socket | None = None
     #: A scheduler with its executors.
     scheduler: bool = False
-    #: Whether a home without a key gets one.
-    key: bool = False
 
 
 async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable[None]]) -> None:
@@ -65,7 +63,7 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
     async with AsyncExitStack() as stack:
         store = await _open_store(settings, clock, entropy)
         stack.push_async_callback(store.close)
-        if parts.key:
+        if parts.bound is not None:
             await admin_key.ensure(store, settings.home, entropy)
         active = load_executors(settings) if parts.scheduler else []
         if active:

@@ -50,7 +50,7 @@ def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: boo
             migrate.upgrade(settings.url)
         else:
             migrate.check(settings.url)
-        parts = Parts(bound=bound, scheduler=scheduler, key=bound is not None)
+        parts = Parts(bound=bound, scheduler=scheduler)
         applying: set[asyncio.Task[None]] = set()
 
         async def on_ready() -> None:
