@@ -33,6 +33,7 @@ def prepare(home: Path, entropy: Entropy) -> str:
     file = folder / "id"
     with suppress(FileExistsError):
         new = folder / f"id.{os.getpid()}"
+        new.touch(0o600)
         new.write_text(entropy.token(16).hex())
         try:
             os.link(new, file)  # whole or not at all, and the first one wins

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 #: How long the lock of a dying predecessor is waited for.
 _LOCK_SECONDS: Final = 5.0
-#: How long an agent without attempts waits for a service.
-_IDLE_SECONDS: Final = 60.0
 #: How long a drained agent waits for the service to note the last ends; they are on disk.
 _LAST_ANSWERS: Final = 3.0
 #: The size at which the agent's own log starts afresh.
@@ -39,8 +37,9 @@ _MAX_LOG: Final = 1024 * 1024
 class Agent:
     """The connection to the service, and when to end."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, patience: float) -> None:
         self._supervisor = supervisor
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -78,7 +77,7 @@ class Agent:
                 self._last = self._loop.call_later(_LAST_ANSWERS, self.over.set)
         if quiet and self._link is None:
             if self._idle is None:
-                self._idle = self._loop.call_later(_IDLE_SECONDS, self.over.set)
+                self._idle = self._loop.call_later(self._patience, self.over.set)
         elif self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -114,7 +113,7 @@ async def _serve(settings: AgentSettings, folder: Path, lock: int, agent_id: str
     loop = asyncio.get_running_loop()
     supervisor = Supervisor(settings, Spool(str(folder / "attempts")), lock, agent_id)
     supervisor.warm_up()
-    agent = Agent(supervisor)
+    agent = Agent(supervisor, settings.patience)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.drain, 0.0)
     loop.add_signal_handler(signal.SIGHUP, say, "SIGHUP means nothing to an agent")

@@ -23,6 +23,8 @@ class AgentSettings:
     task_python: str
     #: What the hello says.
     version: str = VERSION
+    #: How long an agent without attempts waits for a service, in seconds.
+    patience: float = 60.0
 
     @classmethod
     def make(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from worker.spool import Spool
 
 #: How long an unanswered question waits before it is asked again.
-_ASK_AGAIN: Final = 2.0
+_ASK_AGAIN: Final = 1.0
 #: How long the pipe of an ended task may stay open when something outside its tree holds it.
 _PIPE_SECONDS: Final = 5.0
 #: How much of one task's output is taken before the others get their turn.
@@ -285,7 +285,7 @@ class Supervisor:
             os.close(attempt.pipe)
             attempt.pipe = -1
         if attempt.status is not None and attempt.phase == "running":
-            self._end(attempt, judge(attempt, self._spool))
+            self._conclude(attempt)
 
     # Stopping
 
@@ -332,7 +332,15 @@ class Supervisor:
         if attempt.pipe >= 0:
             attempt.set_timer("pipe", self._loop.call_later(_PIPE_SECONDS, self._close_pipe, attempt))
         elif attempt.phase == "running":  # the task had closed its output before it ended
-            self._end(attempt, judge(attempt, self._spool))
+            self._conclude(attempt)
+
+    def _conclude(self, attempt: Attempt) -> None:
+        try:
+            verdict = judge(attempt, self._spool)
+        except Exception as error:  # noqa: BLE001  every attempt has an end, whatever its task left behind
+            say(f"{attempt.attempt_id} cannot be judged: {error!r}")
+            verdict = Verdict("failed", f"its end cannot be judged: {error!r}")
+        self._end(attempt, verdict)
 
     def refused(self, attempt_id: str, why: str) -> None:
         """The task could not be forked."""

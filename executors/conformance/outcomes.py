@@ -86,7 +86,7 @@ async def outcome_survives_an_outage_of_the_metastore(bench: Bench) -> None:
     bench.metastore.is_down = True
     for attempt in attempts:
         await bench.phase(attempt, Phase.EXITED)
-    await asyncio.sleep(3)
+    await asyncio.sleep(1.5)
     bench.metastore.is_down = False
     for attempt in attempts:
         row = await bench.end_of(attempt)

@@ -14,7 +14,7 @@ from executors import registry, spawn
 from executors.base import ExecutorConfig, HealthStatus
 from executors.conformance.bench import is_alive
 from executors.local import Local
-from worker import linux, logs
+from worker import environment, linux, logs
 
 if TYPE_CHECKING:
     from executors.agent import AgentClient
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LocalHarness:
-    """One of our two executors on a fresh home below *folder*."""
+    """One of our two executors on the home below *folder*, which is made where there is none."""
 
     secret = ("RUNYARD_DATABASE_URL", "postgresql://u:correct-horse-battery@nowhere/x")
 
@@ -31,11 +31,11 @@ class LocalHarness:
         self.slots = slots
         # Longer than the 107 bytes of a UNIX address, on purpose.
         self.home = folder / ("home-" + "x" * 120)
-        self.home.mkdir(mode=0o700)
+        self.home.mkdir(mode=0o700, exist_ok=True)
         self.code_dir = self.home / "code"
-        self.code_dir.mkdir()
+        self.code_dir.mkdir(exist_ok=True)
         self.scratch = folder / "scratch"
-        self.scratch.mkdir()
+        self.scratch.mkdir(exist_ok=True)
         self.executor: Local | None = None
         self.agents: set[int] = set()
 
@@ -91,11 +91,13 @@ class LocalHarness:
     def processes(self) -> list[int]:
         """Return every live process that belongs to this home: agent, zygote, tasks and what they left."""
         found = []
+        id_file = self.home / "agent" / "id"
+        marker = environment.MARKER + "=" + (id_file.read_text() if id_file.exists() else "none")
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal() and int(entry.name) != os.getpid() and is_alive(int(entry.name)):
                 with suppress(OSError):
                     text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                    if os.fsencode(self.scratch.parent) in text:
+                    if os.fsencode(self.scratch.parent) in text or marker.encode() in text:
                         found.append(int(entry.name))
         return found
 
