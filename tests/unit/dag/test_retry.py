@@ -39,6 +39,15 @@ def test_a_delay_beyond_the_default_cap_stays_as_it_is() -> None:
     assert delay_before(RetryPolicy(timedelta(days=300), backoff=True), 9, 0.0) == timedelta(days=300)
 
 
+@pytest.mark.parametrize("failures", [2, 20, 40, 60, 1000, 10**9])
+def test_the_longest_delay_does_not_overflow_when_it_grows(failures: int) -> None:
+    longest = timedelta(days=366)
+    assert delay_before(RetryPolicy(longest, backoff=True, max_delay=longest), failures, 0.0) == longest
+    assert delay_before(RetryPolicy(longest / 3, backoff=True, max_delay=longest), failures, 0.0) == min(
+        longest, longest / 3 * 2 ** min(failures - 1, 2)
+    )
+
+
 @given(
     st.builds(
         RetryPolicy,
