@@ -1,0 +1,99 @@
+"""The command line that all benchmarks share, and the servers they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.figures import show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bench.figures import Report
+    from bench.postgres import Postgres
+
+DATABASES = {"sqlite": ("sqlite",), "postgres": ("postgres",), "both": ("sqlite", "postgres")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What was asked for."""
+
+    databases: Sequence[str]
+    repeat: int
+    #: Where profiles go; None: nothing is profiled, which would cost what it measures.
+    profile: Path | None
+    idle_seconds: float
+    cycles: int
+
+    @contextmanager
+    def servers(self) -> Iterator[Servers]:
+        """Yield a folder and, once somebody asks, a Postgres; both are gone afterwards."""
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="runyard-bench-"))
+            yield Servers(Path(folder), stack)
+
+
+class Servers:
+    """The places benchmarks put things in."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self._stack = stack
+        self._postgres: Postgres | None = None
+        self._homes = 0
+
+    @property
+    def postgres(self) -> Postgres:
+        if self._postgres is None:
+            from bench.postgres import postgres  # noqa: PLC0415  # only where it is asked for
+
+            self._postgres = self._stack.enter_context(postgres(self.folder))
+        return self._postgres
+
+    def database(self, kind: str) -> dict[str, str]:
+        """Return the environment of a service on a new database of this *kind*."""
+        return {} if kind == "sqlite" else {"RUNYARD_DATABASE_URL": self.postgres.create()}
+
+    def home(self) -> Path:
+        """Return a new home."""
+        self._homes += 1
+        return self.folder / f"home{self._homes}"
+
+
+def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) -> tuple[Options, bool]:
+    """Read the command line; the second value is whether JSON is wanted."""
+    parser = argparse.ArgumentParser(prog=prog)
+    if databases is not None:
+        parser.add_argument("--database", choices=DATABASES, default=databases)
+    parser.add_argument("--repeat", type=int, default=repeat, metavar="N")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="let py-spy (on the PATH) look on, and put what it saw here"
+    )
+    parser.add_argument("--idle-seconds", type=float, default=30.0, help="how long an idle service is watched")
+    parser.add_argument("--cycles", type=int, default=20, help="how many kills a crash loop has")
+    given = parser.parse_args()
+    asked = Options(
+        databases=DATABASES[given.database] if databases is not None else (),
+        repeat=given.repeat,
+        profile=given.profile,
+        idle_seconds=given.idle_seconds,
+        cycles=given.cycles,
+    )
+    return asked, given.json
+
+
+def run_benchmark(
+    measure: Callable[[Options], Sequence[Report]], *, databases: str | None = "sqlite", repeat: int = 3
+) -> None:
+    """Be the command of one benchmark; *databases* is which one it uses when nothing is said, None for none."""
+    asked, as_json = options(databases=databases, repeat=repeat)
+    show(list(measure(asked)), as_json=as_json)
+    sys.stdout.flush()

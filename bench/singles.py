@@ -1,0 +1,86 @@
+"""Many runs of one task each: triggered over HTTP as fast as they are accepted, until the last has ended.
+
+python -m bench.singles
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from bench import machine
+from bench.command import run_benchmark
+from bench.figures import Goal, Report
+from bench.load import Job, drive
+from bench.running import Running, service
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.command import Options
+
+RUNS = 200
+_CONNECTIONS = 8
+_PATIENCE = 120
+_GOAL = Goal(60, "at least")
+
+
+def measure(options: Options) -> Sequence[Report]:
+    """Measure on each database that was asked for."""
+    with options.servers() as servers:
+        reports = []
+        for database in options.databases:
+            with service(options, servers, database, "singles") as running:
+                reports.append(_measure(running, database, options.repeat))
+    return reports
+
+
+def _measure(running: Running, database: str, repeat: int) -> Report:
+    report = Report("singles", database)
+    client = running.client
+    client.define("warm", {"only": {"command": ["true"]}})
+    for _ in range(5):
+        client.run("warm")
+    for number in range(repeat):
+        machine.beside(report, "spawn", "fork", "sqlite", url=running.database_url)
+        dag_id = f"single{number}"
+        client.define(dag_id, {"only": {"command": ["true"]}})
+        watch, cpu = running.neighbours(), running.pids.cpu()
+        outcome = drive(
+            Job(
+                url=f"{client.url}/api/v1/dags/{dag_id}/runs",
+                headers=client.headers,
+                connections=_CONNECTIONS,
+                count=RUNS,
+            )
+        )
+        ended = settle(running, dag_id)
+        cpu = running.pids.cpu() - cpu
+        machine.neighbours(report, watch)
+        seconds = max(ended) - outcome.began
+        report.add(f"{RUNS} runs, from the first POST to the last end", "runs/s", RUNS / seconds, _GOAL)
+        report.add("accepted while that went on", "triggers/s", RUNS / outcome.seconds)
+        report.add("errors", "", float(sum(outcome.errors.values()) + RUNS - len(ended)), Goal(0))
+        report.add("CPU a run", "ms", 1000 * cpu / RUNS)
+    report.note(
+        f"one task `true` a run, {_CONNECTIONS} kept connections in a closed loop, 4 slots; stretch goal 100 runs/s",
+        "CPU: service, agent and zygote, without the tasks' own processes",
+    )
+    return report
+
+
+def settle(running: Running, dag_id: str) -> list[float]:
+    """Wait until no run of *dag_id* is active; return when each successful one ended."""
+    deadline = time.monotonic() + _PATIENCE
+    path = f"/dags/{dag_id}/runs"
+    while running.client.call("GET", f"{path}?state=queued&state=running&limit=1")["items"]:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"runs of {dag_id} do not end")
+        time.sleep(0.2)
+    runs = running.client.items(path, state="success")
+    return [datetime.fromisoformat(run["ended_at"]).timestamp() for run in runs]
+
+
+if __name__ == "__main__":
+    run_benchmark(measure)
