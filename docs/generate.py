@@ -62,7 +62,7 @@ def exit_table() -> str:
     source = Path(exits.__file__).read_text()
     rows = ["| code | name | meaning |", "|---|---|---|"]
     for comment, name, code in re.findall(r"(?:    #: (.*)\n)?    ([A-Z_]+) = (\d+)\n", source):
-        rows.append(f"| {code} | {name.lower().replace('_', ' ')} | {comment or 'All is well.'} |")
+        rows.append(f"| {code} | {name.lower().replace('_', ' ')} | {comment.replace('``', '`') or 'All is well.'} |")
     return "\n".join(rows)
 
 

@@ -58,6 +58,7 @@ class Refusal(Stop):
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         code = _EXITS.get(status, Exit.UNAVAILABLE if status >= _SERVER_ERROR else Exit.INVALID)
         super().__init__(code, _sentence(status, problem), str(problem.get("hint", "")))
+        self.status = status
         listed = problem.get("errors")
         self.problems = listed if isinstance(listed, list) else ()
 

@@ -102,8 +102,8 @@ def _apply(api: Api, document: Document | Unreadable) -> dict[str, Any]:
     try:
         answer = api.call("PUT", path_of("dags", document.dag_id), document.raw, headers)
     except Refusal as refusal:
-        if refusal.code is not Exit.INVALID:
-            raise
+        if refusal.status == _UNAUTHENTICATED or refusal.code is Exit.UNAVAILABLE:
+            raise  # the other files would fare no better
         problems = refusal.problems or [{"pointer": "", "message": refusal.message, "hint": refusal.hint}]
         return result | {"result": "failed", "problems": problems}
     told = answer.json()
@@ -124,3 +124,4 @@ def _report(result: dict[str, Any]) -> None:
 
 
 _CREATED: Final = 201
+_UNAUTHENTICATED: Final = 401

@@ -80,6 +80,16 @@ def test_two_files_cannot_define_one_dag(service: Service, tmp_path: Path) -> No
     assert "The DAG 'slow' is defined by" in done.stderr
 
 
+def test_a_dag_that_the_key_may_not_touch_does_not_hold_up_the_others(service: Service, tmp_path: Path) -> None:
+    for name in ("team-a", "team-b", "team-c"):
+        (tmp_path / f"{name}.yaml").write_text(f"dag_id: {name}\ntasks:\n  a: {{empty: true}}\n")
+    key = service.ask("keys", "create", "b", "--scope", "define", "--scope", "read", "--dag-prefix", "team-b")["key"]
+    done = service.cli("apply", "-f", str(tmp_path), RUNYARD_API_KEY=key)
+    assert (done.returncode, done.stdout) == (1, "created    team-b\n")
+    assert "team-a.yaml: 1 problem" in done.stderr
+    assert "team-c.yaml: 1 problem" in done.stderr
+
+
 def test_waiting_shows_the_way_and_ends_with_the_run(service: Service) -> None:
     done = service.cli("trigger", "seed", "--param", "name=you", "--wait")
     assert done.returncode == 0, done.stderr
