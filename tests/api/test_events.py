@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -146,16 +147,8 @@ async def test_a_reader_who_takes_nothing_is_dropped(api: Api) -> None:
     stuck = await api.key("read")
     streams = api.app.state.services.streams
 
-    async def never(_: object) -> None:
-        import asyncio  # noqa: PLC0415  # the one that hangs
-
-        await asyncio.sleep(SOON)
-
-    async def nothing() -> dict[str, str]:
-        import asyncio  # noqa: PLC0415  # see above
-
-        await asyncio.sleep(SOON)
-        return {"type": "http.disconnect"}
+    async def never(*_: object) -> Any:
+        await asyncio.Event().wait()
 
     scope = {
         "type": "http",
@@ -168,7 +161,8 @@ async def test_a_reader_who_takes_nothing_is_dropped(api: Api) -> None:
             (b"authorization", f"Bearer {stuck.text}".encode()),
         ],
     }
-    await api.app(scope, nothing, never)
+    async with asyncio.timeout(SOON):
+        await api.app(scope, never, never)
     assert streams._open.total() == 0
 
 

@@ -84,6 +84,9 @@ async def test_a_key_belongs_to_its_request(both: Api) -> None:
             answer = await admin.request(method, path, json=body, headers=key("k"))
             assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused"), path
         assert await both.store.read(_count) == 1
+        await admin.patch("/api/v1/dags/other", json={"paused": True}, headers=key("m"))
+        answer = await admin.request("DELETE", "/api/v1/dags/other", json={"paused": True}, headers=key("m"))
+        assert answer.json()["code"] == "idempotency_key_reused"
 
 
 async def test_the_same_key_of_somebody_else_is_another_key(api: Api) -> None:
