@@ -188,3 +188,13 @@ def test_an_error_that_nobody_thought_of_still_has_words() -> None:
 
 def test_settings_are_the_same_for_a_task_and_for_defaults() -> None:
     assert set(TaskSettings.model_fields) < set(TaskSpec.model_fields)
+
+
+def test_looking_for_what_was_meant_has_an_end() -> None:
+    names = ["ab" * 45 + f"{no:04}" for no in range(2000)]
+    findings = Findings()
+    assert findings.meant("ab" * 45 + "0001x", names) == f"Did you mean {names[1]!r}?"
+    assert findings.meant("ab" * 45 + "1999x", names, "Look again.") == "Look again."
+    assert [Findings().meant("tsk", ["task"])] == ["Did you mean 'task'?"]
+    tired = [findings.meant("tsk", ["task"], "Look again.") for _ in range(30)]
+    assert tired[-1] == "Look again."

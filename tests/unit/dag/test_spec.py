@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dag.document import read
 from dag.findings import MOST
 from dag.ids import TaskId
 from dag.spec import DagSpec, TaskSpec, load
@@ -127,6 +128,31 @@ def test_every_trigger_rule_is_taken(rule: TriggerRule) -> None:
 )
 def test_the_shell_keeps_its_own_variables(line: str) -> None:
     load(doc({"a": {"command": line, "shell": True}}))
+
+
+DESIGNED = """
+dag_id: nightly_orders
+schedule: {cron: "30 2 * * *", timezone: Europe/Berlin}
+params: {type: object, properties: {day: {type: string, format: date}}}
+defaults: {retries: 2, retry_delay: PT30S, executor: local}
+tasks:
+  extract:
+    command: [python, extract.py, --day, "${params.day}"]
+  load:
+    python: {call: "warehouse.load:run", kwargs: {rows: "${outputs.extract.rows}"}}
+    depends_on: [extract]
+  notify:
+    http: {method: POST, url: "https://hooks.example.com/x", json: {loaded: "${outputs.load.count}"}}
+    depends_on: [load]
+    trigger_rule: all_done
+"""
+
+
+def test_of_the_designed_example_only_what_comes_later_is_refused() -> None:
+    document = read(DESIGNED.encode(), media="yaml")
+    assert places(document) == [("/schedule", "not_supported"), ("/tasks/notify/http", "not_supported")]
+    del document["schedule"], document["tasks"]["notify"]
+    load(document, executors=["local"])
 
 
 def test_the_name_may_come_from_the_address_alone() -> None:
