@@ -45,6 +45,7 @@ async def _services(request: Request) -> Services:
     return request.app.state.services  # type: ignore[no-any-return]  # the state is a bag
 
 
+# Dependencies here are leaves: FastAPI solves what a dependency depends on once for every path that leads to it.
 Service = Annotated[Services, Depends(_services)]
 Asking = Annotated[Caller, Depends(authenticate)]
 
@@ -69,8 +70,10 @@ AnId = Annotated[str, AfterValidator(_an_id)]
 ATaskId = Annotated[str, AfterValidator(_a_task_id)]
 
 
-async def _dag_id(caller: Asking, dag_id: Annotated[AnId, Path(description="The DAG's id.", examples=["dice"])]) -> str:
-    caller.sees(dag_id)
+async def _dag_id(
+    request: Request, dag_id: Annotated[AnId, Path(description="The DAG's id.", examples=["dice"])]
+) -> str:
+    (await authenticate(request)).sees(dag_id)
     return dag_id
 
 

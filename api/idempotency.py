@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 from fastapi import Depends, Header, Request
 from starlette.responses import Response
 
-from api.dependencies import Asking, Service
 from api.problems import INVALID, Refused
+from api.routing import authenticate
 from dag.errors import Problem
 from metastore.commands.once import Answer, once
 
@@ -62,8 +62,6 @@ class Mutation:
 
 async def _mutation(
     request: Request,
-    caller: Asking,
-    service: Service,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -76,7 +74,9 @@ async def _mutation(
     if idempotency_key is not None:
         _check(request)
         fingerprint = await _fingerprint(request)
-    return Mutation(caller, request.state.request_id, service.store, idempotency_key, fingerprint)
+    state = request.state
+    store = request.app.state.services.store
+    return Mutation(await authenticate(request), state.request_id, store, idempotency_key, fingerprint)
 
 
 Change = Annotated[Mutation, Depends(_mutation)]

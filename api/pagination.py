@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Query, Request
 
-from api.dependencies import Asking
 from api.problems import BAD_CURSOR, Refused
 from api.responses import answer
+from api.routing import authenticate
 from dag.errors import Problem
 
 if TYPE_CHECKING:
@@ -71,14 +71,13 @@ class Page:
 
 async def _page(
     request: Request,
-    caller: Asking,
     limit: Annotated[int, Query(ge=1, le=MOST, description="How many items a page has at most.")] = 100,
     cursor: Annotated[
         str | None,
         Query(max_length=2048, description="`next_cursor` of the page before; leave out for the first page."),
     ] = None,
 ) -> Page:
-    sign = _signer(request, caller)
+    sign = _signer(request, await authenticate(request))
     return Page(limit, None if cursor is None else _position(cursor, sign), sign)
 
 
