@@ -52,6 +52,21 @@ async def cancel_while_running_asks_first(bench: Bench) -> None:
 
 
 @scenario(31)
+async def cancel_is_heard_by_the_whole_tree(bench: Bench) -> None:
+    """Every process of a task hears SIGTERM, in whatever session it is, not its leader alone."""
+    child = "trap 'echo heard >> $JOURNAL; exit 0' TERM; echo up >> $JOURNAL; while :; do sleep 0.05; done"
+    attempt = await bench.start(
+        shell='trap : TERM; sh -c "$CHILD" & setsid sh -c "$CHILD" & wait; wait; wait',
+        env={**bench.env(), "CHILD": child},
+        kill_grace=8.0,
+    )
+    await bench.until(lambda: bench.lines("journal") == ["up", "up"], "it runs")
+    await bench.cancel(attempt)
+    bench.expect((await bench.end_of(attempt, within=5)).state, "cancelled")
+    bench.expect(bench.lines("journal"), ["up", "up", "heard", "heard"])
+
+
+@scenario(31)
 async def cancel_says_its_reason(bench: Bench) -> None:
     """The end of a cancelled attempt names why: a person, the run's timeout, or another task's failure."""
     for reason, word in (("user", "request"), ("run_timeout", "run_timeout"), ("fail_fast", "fail_fast")):

@@ -38,6 +38,9 @@ class LocalHarness:
         self.scratch.mkdir(exist_ok=True)
         self.executor: Local | None = None
         self.agents: set[int] = set()
+        # What the service's own parent left open for everybody must not reach a task.
+        self.stray = os.open(os.devnull, os.O_RDONLY)
+        os.set_inheritable(self.stray, True)  # noqa: FBT003  positional only
 
     async def open(self, context: Context) -> Local:
         os.environ[self.secret[0]] = self.secret[1]
@@ -65,6 +68,7 @@ class LocalHarness:
         return executor
 
     async def close(self) -> None:
+        os.close(self.stray)
         if self.executor is not None:
             self.executor.abandon()
         for pid in self.processes():

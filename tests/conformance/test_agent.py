@@ -27,6 +27,8 @@ from worker.settings import AgentSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from worker.protocol import Message
+
 REPOSITORY = Path(registry.__file__).parent.parent
 
 
@@ -54,6 +56,17 @@ def settings_of(harness: LocalHarness, **changes: object) -> AgentSettings:
         environ=environment.allowed(os.environ),
     )
     return dataclasses.replace(settings, **changes)  # type: ignore[arg-type]  # names and values come from the test
+
+
+async def exit_code(pid: int) -> int:
+    """Wait for the end of an agent that the test started; kill it where it does not come."""
+    for _ in range(1000):
+        ended, status = os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222  it does not wait
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        await asyncio.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("it did not end")
 
 
 async def test_folder_socket_and_id_are_private(bench: Bench, harness: LocalHarness) -> None:
@@ -93,8 +106,7 @@ async def test_an_idle_agent_and_its_zygote_do_nothing_at_all(bench: Bench, harn
 async def test_a_second_agent_of_the_same_home_gives_way(bench: Bench, harness: LocalHarness) -> None:
     first = harness._agent()
     second = spawn.spawn(settings_of(harness), environment.allowed(os.environ))
-    _, status = await asyncio.to_thread(os.waitpid, second, 0)
-    assert os.waitstatus_to_exitcode(status) == 3
+    assert await exit_code(second) == 3
     assert (await bench.run(argv=["true"])).state == "success"
     assert harness._agent() == first
 
@@ -102,8 +114,7 @@ async def test_a_second_agent_of_the_same_home_gives_way(bench: Bench, harness: 
 async def test_an_agent_without_service_and_attempts_ends_by_itself(harness: LocalHarness) -> None:
     spawn.prepare(harness.home, Bench(harness).context.entropy)
     pid = spawn.spawn(settings_of(harness, patience=0.2), environment.allowed(os.environ))
-    _, status = await asyncio.wait_for(asyncio.to_thread(os.waitpid, pid, 0), 10)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert await exit_code(pid) == 0
     assert harness.processes() == []
     assert not (harness.home / "agent" / "socket").exists()
 
@@ -169,7 +180,7 @@ async def test_sigterm_to_the_agent_drains_it_and_another_one_takes_over(bench: 
 
 async def test_with_agent_and_zygote_killed_at_once_nothing_is_left(bench: Bench, harness: LocalHarness) -> None:
     shell = "setsid sh -c 'trap \"\" HUP; echo $$ >> $JOURNAL; exec sleep 70' & echo $$ >> $JOURNAL; sleep 71"
-    attempt = await bench.start(shell=shell, env=bench.env())  # noqa: S604  a task's own field
+    attempt = await bench.start(shell=shell, env=bench.env())
     await bench.until(lambda: len(bench.lines("journal")) == 2, "it runs")
     agent, zygote = harness._agent(), linux.descendants(harness._agent())[0]
     os.kill(zygote, signal.SIGSTOP)  # so that it cannot clean up
@@ -177,6 +188,19 @@ async def test_with_agent_and_zygote_killed_at_once_nothing_is_left(bench: Bench
     os.kill(zygote, signal.SIGKILL)
     assert (await bench.end_of(attempt)).state == "lost"
     assert [pid for pid in bench.lines("journal") if is_alive(int(pid))] == []
+
+
+async def test_a_task_that_arrives_again_is_not_run_again(bench: Bench, harness: LocalHarness) -> None:
+    attempt = bench.queue(shell="echo once >> $JOURNAL; sleep 0.3", env=bench.env())  # noqa: S604  a task's own field
+    await bench.launch(attempt)
+    await bench.until(lambda: bench.lines("journal"), "it runs")
+    task: Message = {"type": "task", "attempt_id": attempt, "body": bench.row(attempt).body}
+    harness._client()._send(task)
+    assert (await bench.end_of(attempt)).state == "success"
+    await bench.phase(attempt, Phase.GONE)
+    harness._client()._send(task)
+    await bench.run(argv=["true"])
+    assert bench.lines("journal") == ["once"]
 
 
 async def test_stopping_before_the_agent_has_answered_leaves_nothing(harness: LocalHarness) -> None:
