@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from worker import protocol
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from worker.protocol import Message
