@@ -90,11 +90,7 @@ class Envelope:
             raise Refused(HOST_MALFORMED, "A request has exactly one Host header: a name or an address, and a port.")
         host = hosts[0].lower()
         if host not in self._allowed and found[1].lower() not in self._allowed:
-            raise Refused(
-                HOST_NOT_ALLOWED,
-                "The Host header names another service.",
-                hint="Add the name to RUNYARD_ALLOWED_HOSTS if this service is meant to be reached by it.",
-            )
+            raise Refused(HOST_NOT_ALLOWED, "The Host header names another service.")
         origins = headers.getlist("origin")
         if any(origin.lower() not in (f"http://{host}", f"https://{host}") for origin in origins):
             raise Refused(CROSS_ORIGIN, "The Origin header names another website.")

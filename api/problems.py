@@ -45,8 +45,16 @@ BY_ERROR: Final[dict[type[errors.RunyardError], Kind]] = {
         "The name is taken",
         hint="Choose another name. To repeat a request safely, send the same Idempotency-Key with every try.",
     ),
-    errors.IllegalStep: Kind(409, "illegal_step", "Not possible in this state"),
-    errors.StillActive: Kind(409, "still_active", "Something of it is still running", retryable=True),
+    errors.IllegalStep: Kind(
+        409, "illegal_step", "Not possible in this state", hint="Look at its state: what has ended can only be cleared."
+    ),
+    errors.StillActive: Kind(
+        409,
+        "still_active",
+        "Something of it is still running",
+        retryable=True,
+        hint="Wait for it to end, or cancel it.",
+    ),
     errors.RevisionMismatch: Kind(
         412,
         "revision_mismatch",
@@ -59,25 +67,58 @@ BY_ERROR: Final[dict[type[errors.RunyardError], Kind]] = {
         "The Idempotency-Key belongs to another request",
         hint="Use a new key for a new request; repeat a request with exactly the same method, path, query and body.",
     ),
-    errors.Conflict: Kind(409, "conflict", "It clashes with what is there now"),
-    errors.DocumentInvalid: Kind(422, "document_invalid", "The DAG document cannot be accepted"),
-    errors.Invalid: Kind(422, "invalid", "The request is not acceptable"),
-    errors.Forbidden: Kind(403, "forbidden", "Your key may not do this"),
+    errors.Conflict: Kind(409, "conflict", "It clashes with what is there now", hint="Look at what is there now."),
+    errors.DocumentInvalid: Kind(
+        422, "document_invalid", "The DAG document cannot be accepted", hint="Mend what `errors` lists; it is complete."
+    ),
+    errors.Invalid: Kind(
+        422, "invalid", "The request is not acceptable", hint="Mend what `errors` lists; it is complete."
+    ),
+    errors.Forbidden: Kind(
+        403, "forbidden", "Your key may not do this", hint="Use a key with the scope that this call needs: see /docs."
+    ),
     errors.Unavailable: Kind(
         503, "unavailable", "Not possible at the moment", retryable=True, hint="Send the same request again soon."
     ),
 }
 
-UNAUTHENTICATED: Final = Kind(401, "unauthenticated", "A valid API key is needed")
-BODY_MALFORMED: Final = Kind(400, "body_malformed", "The body cannot be read")
-HOST_NOT_ALLOWED: Final = Kind(421, "host_not_allowed", "This service is not known by that name")
-HOST_MALFORMED: Final = Kind(400, "host_malformed", "The Host header cannot be read")
-CROSS_ORIGIN: Final = Kind(403, "cross_origin", "Requests from other websites are refused")
+UNAUTHENTICATED: Final = Kind(
+    401, "unauthenticated", "A valid API key is needed", hint="Send the header Authorization: Bearer runyard_…."
+)
+BODY_MALFORMED: Final = Kind(
+    400, "body_malformed", "The body cannot be read", hint="Send what the Content-Type says, in UTF-8."
+)
+HOST_NOT_ALLOWED: Final = Kind(
+    421,
+    "host_not_allowed",
+    "This service is not known by that name",
+    hint="Add the name to RUNYARD_ALLOWED_HOSTS if this service is meant to be reached by it.",
+)
+HOST_MALFORMED: Final = Kind(
+    400, "host_malformed", "The Host header cannot be read", hint="Send exactly one: a name or an address, and a port."
+)
+CROSS_ORIGIN: Final = Kind(
+    403, "cross_origin", "Requests from other websites are refused", hint="Call the API from a server or a program."
+)
 ROUTE_NOT_FOUND: Final = Kind(404, "route_not_found", "There is no such path", hint="The paths are listed at /docs.")
-METHOD_NOT_ALLOWED: Final = Kind(405, "method_not_allowed", "Not a method of this path")
-PRECONDITION_FAILED: Final = Kind(412, "precondition_failed", "The precondition does not hold")
-BODY_TOO_LARGE: Final = Kind(413, "body_too_large", "The body is too large")
-UNSUPPORTED_MEDIA: Final = Kind(415, "unsupported_media_type", "The body's type is not accepted here")
+METHOD_NOT_ALLOWED: Final = Kind(
+    405, "method_not_allowed", "Not a method of this path", hint="The header Allow has its methods."
+)
+PRECONDITION_FAILED: Final = Kind(
+    412, "precondition_failed", "The precondition does not hold", hint="Look at If-Match and If-None-Match."
+)
+BODY_TOO_LARGE: Final = Kind(
+    413,
+    "body_too_large",
+    "The body is too large",
+    hint="Keep large data out of requests: tasks read files and databases, params carry names.",
+)
+UNSUPPORTED_MEDIA: Final = Kind(
+    415,
+    "unsupported_media_type",
+    "The body's type is not accepted here",
+    hint="Send Content-Type: application/json; an empty body is {}.",
+)
 INVALID: Final = BY_ERROR[errors.Invalid]
 BAD_CURSOR: Final = Kind(
     422,
@@ -88,9 +129,17 @@ BAD_CURSOR: Final = Kind(
 TOO_MANY_STREAMS: Final = Kind(
     429, "too_many_streams", "Too many open streams", retryable=True, hint="Close some, or try again later."
 )
-NO_ATTEMPT: Final = Kind(404, "no_attempt", "The task has no such attempt")
+NO_ATTEMPT: Final = Kind(
+    404, "no_attempt", "The task has no such attempt", hint="An attempt has a log once it was queued."
+)
 BUSY: Final = BY_ERROR[errors.Unavailable]
-INTERNAL: Final = Kind(500, "internal_error", "Something went wrong on our side", retryable=True)
+INTERNAL: Final = Kind(
+    500,
+    "internal_error",
+    "Something went wrong on our side",
+    retryable=True,
+    hint="Repeat a change with its Idempotency-Key; whoever runs the service finds the cause in its log.",
+)
 
 #: Every kind, for the documentation.
 ALL: Final = (

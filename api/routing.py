@@ -64,11 +64,7 @@ class BoundedRequest(Request):
 
 
 def too_large() -> Refused:
-    return Refused(
-        BODY_TOO_LARGE,
-        f"A body may have {document.MAX_BYTES} bytes.",
-        hint="Move large data out of the request: tasks read files and databases, references carry names.",
-    )
+    return Refused(BODY_TOO_LARGE, f"A body may have {document.MAX_BYTES:,} bytes.")
 
 
 def parse(raw: bytes, media: Literal["json", "yaml"]) -> dict[str, Any]:

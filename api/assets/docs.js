@@ -38,7 +38,7 @@ function plain(schema) {
 function typeOf(raw) {
   const schema = plain(raw);
   const nullable = schema.nullable ? " or null" : "";
-  if (schema.$ref) return named(schema.$ref) + nullable;
+  if (schema.$ref) { const target = resolve(schema); return (target.enum ? typeOf(target) : named(schema.$ref)) + nullable; }
   if (schema.const !== undefined) return JSON.stringify(schema.const) + nullable;
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ") + nullable;
   if (schema.anyOf || schema.oneOf) return (schema.anyOf || schema.oneOf).map(typeOf).join(" or ");
@@ -51,7 +51,7 @@ function limits(raw) {
   const said = [];
   if (schema.default !== undefined && schema.default !== null) said.push(`default ${JSON.stringify(schema.default)}`);
   if (schema.minimum !== undefined) said.push(`≥ ${schema.minimum}`);
-  if (schema.maximum !== undefined) said.push(`≤ ${schema.maximum}`);
+  if (schema.maximum < 2 ** 31 - 1) said.push(`≤ ${schema.maximum}`);
   if (schema.maxLength !== undefined) said.push(`at most ${schema.maxLength} characters`);
   if (schema.maxItems !== undefined) said.push(`at most ${schema.maxItems}`);
   return said.join(", ");
@@ -124,7 +124,8 @@ function bodyOf(operation) {
 }
 const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
 function curl(verb, path, operation, body) {
-  const lines = [`curl${verb === "get" ? "" : ` -X ${verb.toUpperCase()}`} ${quoted(location.origin + path)}`];
+  const address = location.origin + path;
+  const lines = [`curl${verb === "get" ? "" : ` -X ${verb.toUpperCase()}`} ${/[^\w:/.~+-]/.test(address) ? quoted(address) : address}`];
   if (operation["x-runyard-scope"]) lines.push(`-H "Authorization: Bearer $RUNYARD_API_KEY"`);
   if (body !== null) {
     lines.push(`-H 'Content-Type: application/json'`);
@@ -156,7 +157,8 @@ function request(verb, path, operation) {
 
 function attempt(verb, path, operation, values, text) {
   const inputs = {};
-  const given = (operation.parameters || []).filter((one) => one.in !== "header");
+  const place = (one) => one.in === "path" ? path.indexOf(`{${one.name}}`) : path.length;
+  const given = (operation.parameters || []).filter((one) => one.in !== "header").sort((a, b) => place(a) - place(b));
   const area = text === null ? null : h("textarea", { spellcheck: "false", "aria-label": "Body" });
   if (area) area.value = text;
   const status = h("output");

@@ -148,5 +148,5 @@ def _attempt(conn: Any, dag_id: str, run_id: str, task_id: str, wanted: _Wanted)
     attempt = attempts.get(conn, task.id, number or task.try_number)
     if attempt is None:
         which = "no attempt yet" if number is None else f"no attempt {number}; its last one is {task.try_number}"
-        raise Refused(NO_ATTEMPT, f"The task {task_id!r} has {which}.", hint="An attempt has a log once it was queued.")
+        raise Refused(NO_ATTEMPT, f"The task {task_id!r} has {which}.")
     return attempt

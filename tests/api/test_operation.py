@@ -199,6 +199,7 @@ class TestFaults:
                 "detail": "The failure was logged under this answer's instance.",
                 "code": "internal_error",
                 "retryable": True,
+                "hint": problems.INTERNAL.hint,
             }
             assert instance == f"urn:uuid:{answer.headers['request-id']}"
             assert answer.headers["x-content-type-options"] == "nosniff"
