@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, Path, Query, Request
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from api.auth import Caller
 from api.routing import authenticate
-from dag.ids import is_id, is_task_id
+from dag.ids import OTHER_ID_PATTERN, TASK_ID_PATTERN, is_id, is_task_id
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -66,21 +66,23 @@ def _a_task_id(text: str) -> str:
     return text
 
 
-AnId = Annotated[str, AfterValidator(_an_id)]
-ATaskId = Annotated[str, AfterValidator(_a_task_id)]
+AnId = Annotated[
+    str, AfterValidator(_an_id), WithJsonSchema({"type": "string", "pattern": OTHER_ID_PATTERN, "maxLength": 250})
+]
+ATaskId = Annotated[
+    str, AfterValidator(_a_task_id), WithJsonSchema({"type": "string", "pattern": TASK_ID_PATTERN, "maxLength": 250})
+]
 
 
-async def _dag_id(
-    request: Request, dag_id: Annotated[AnId, Path(description="The DAG's id.", examples=["dice"])]
-) -> str:
+async def _dag_id(request: Request, dag_id: Annotated[AnId, Path(description="The DAG's id.")]) -> str:
     (await authenticate(request)).sees(dag_id)
     return dag_id
 
 
 #: The DAG of the path; one that the caller's key does not cover is not there.
 DagId = Annotated[str, Depends(_dag_id)]
-RunId = Annotated[AnId, Path(description="The run's id, unique within its DAG.", examples=["monday"])]
-TaskId = Annotated[ATaskId, Path(description="The task's id.", examples=["roll"])]
+RunId = Annotated[AnId, Path(description="The run's id, unique within its DAG.")]
+TaskId = Annotated[ATaskId, Path(description="The task's id.")]
 MapIndex = Annotated[
     int, Query(ge=-1, le=INTEGER, description="Which instance of a mapped task; -1 for a task that is not mapped.")
 ]

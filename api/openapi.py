@@ -56,6 +56,8 @@ TAGS: Final = (
     ("Operation", "Health, measurements, documentation."),
 )
 _BEARER: Final = "key"
+#: What paths are shown with: the DAG, the run and the task of the examples.
+_EXAMPLES: Final = {"dag_id": "dice", "run_id": "monday", "task_id": "roll", "version": 1, "key_id": "c5hw3zrkqk6q7m2a"}
 _STATUS: Final = {
     400: "The body cannot be read.",
     401: "There is no valid API key.",
@@ -151,6 +153,9 @@ def _describe(operation: dict[str, Any], call: Call) -> None:
         operation["x-runyard-scope"] = str(call.needs)
         operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{call.needs}`."
     for parameter in operation.get("parameters", ()):
+        parameter["schema"].pop("title", None)
+        if parameter["in"] == "path":
+            parameter["schema"]["examples"] = [_EXAMPLES[parameter["name"]]]
         if parameter["in"] == "header":
             parameter["name"] = parameter["name"].title().replace("-Id", "-ID")
     if call.body is not None:

@@ -1,6 +1,7 @@
 """DAGs: put, list, get, patch, delete; their versions."""
 
 import asyncio
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Path, Query, Request
@@ -41,7 +42,7 @@ _DOCUMENT_BODY: Final[dict[str, Any]] = {
 }
 _ETAG: Final = {"ETag": "The DAG's entity tag, for `If-Match` and `If-None-Match`."}
 
-VersionNumber = Annotated[int, Path(ge=1, le=INTEGER, description="The number of the version.", examples=[1])]
+VersionNumber = Annotated[int, Path(ge=1, le=INTEGER, description="The number of the version.")]
 
 
 @router.call(
@@ -248,7 +249,12 @@ async def get_version(dag_id: DagId, version: VersionNumber, service: Service) -
 )
 async def get_dag_schema() -> Response:
     """Get the published JSON Schema (2020-12) of the DAG document: for editors, builders and checks before a PUT."""
-    return Response(dumps(spec.json_schema()), media_type="application/schema+json")
+    return Response(_published(), media_type="application/schema+json")
+
+
+@cache
+def _published() -> str:
+    return dumps(spec.json_schema())
 
 
 def _there(conn: Any, dag_id: str) -> DagRecord:

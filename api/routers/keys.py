@@ -22,9 +22,7 @@ from metastore.store import Tx
 
 router = Router(prefix="/api/v1", tags=["API keys"])
 
-KeyId = Annotated[
-    AnId, Path(description="The public part of a key: the second of its four parts.", examples=["c5hw3zrkqk6q7m2a"])
-]
+KeyId = Annotated[AnId, Path(description="The public part of a key: the second of its four parts.")]
 
 
 @router.call(
