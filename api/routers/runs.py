@@ -250,6 +250,8 @@ class _Trigger:
         # What is wrong is said in here, not before: a repeated request gets its first answer whatever has changed.
         if checked.wrong is not None:
             raise checked.wrong
+        run_after = self.body.run_after or tx.now
+        logical_date = self.body.logical_date or run_after
         made = create(
             tx,
             NewRun(
@@ -258,8 +260,10 @@ class _Trigger:
                 request_id=self.change.request_id,
                 params=checked.params,
                 version=self.body.version,
-                logical_date=self.body.logical_date,
-                run_after=self.body.run_after or tx.now,
+                logical_date=logical_date,
+                data_interval_start=logical_date,
+                data_interval_end=logical_date,
+                run_after=run_after,
                 labels=self.body.labels,
                 note=self.body.note,
                 actor=self.change.caller.actor,

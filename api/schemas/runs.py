@@ -19,9 +19,9 @@ EXAMPLE: Final[dict[str, Any]] = {
     "params": {"sides": 6},
     "labels": {"team": "data"},
     "note": None,
-    "logical_date": None,
-    "data_interval_start": None,
-    "data_interval_end": None,
+    "logical_date": EXAMPLE_AT,
+    "data_interval_start": EXAMPLE_AT,
+    "data_interval_end": EXAMPLE_AT,
     "run_after": EXAMPLE_AT,
     "queued_at": EXAMPLE_AT,
     "started_at": "2026-11-22T09:30:00.125112Z",
@@ -62,7 +62,8 @@ class RunCreate(RequestBody):
         examples=["monday"],
     )
     logical_date: Moment | None = Field(
-        default=None, description="The moment the run is about; tasks see it, nothing waits for it."
+        default=None,
+        description="The moment the run is about; tasks see it, nothing waits for it. Left out: `run_after`.",
     )
     run_after: Moment | None = Field(
         default=None, description="The run does not start before this moment. Left out: it may start at once."
