@@ -38,7 +38,7 @@ _PIPE_TURN: Final = 512 * 1024
 #: How many started attempts are remembered after their end.
 _REMEMBERED: Final = 20_000
 #: How long the folder of an attempt that is done with stays.
-_TIDY_SECONDS: Final = 0.01
+_TIDY_SECONDS: Final = 0.02
 #: The longest SIGTERM-to-SIGKILL time when the agent itself is going away.
 _DRAIN_KILL_GRACE: Final = 3.0
 
@@ -60,7 +60,8 @@ class Supervisor:
         self._fence = Fence(self._is_running, partial(self._stop_all, "fenced"))
         self._ask_timer: asyncio.TimerHandle | None = None
         self._welcome = False
-        self._untidy = 0
+        self._untidy: list[str] = []
+        self._tidying = False
         self.draining = False
         #: Where messages go; the agent sets it with each connection.
         self.send: Callable[[Message], None] = _nowhere
@@ -78,7 +79,7 @@ class Supervisor:
     @property
     def attempts(self) -> int:
         """How many attempts are not done with."""
-        return len(self._attempts) + self._untidy
+        return len(self._attempts) + self._tidying
 
     def warm_up(self) -> None:
         """Start the zygote before it is needed, and take over what a predecessor left."""
@@ -181,19 +182,27 @@ class Supervisor:
         if attempt is None or attempt.phase != "ended":
             return
         del self._attempts[attempt_id]
-        # A moment later: the task that came with this answer goes first.
-        self._loop.call_later(_TIDY_SECONDS, self._forget, attempt_id)
-        self._untidy += 1
+        self._spool.answered(attempt_id)
+        # In a thread, several at once, and a moment later: what starts or ends now goes first.
+        self._untidy.append(attempt_id)
+        if not self._tidying:
+            self._tidying = True
+            self._loop.call_later(_TIDY_SECONDS, self._tidy)
         self.on_change()
 
-    def _forget(self, attempt_id: str) -> None:
-        self._untidy -= 1
-        if self._spool.is_light(attempt_id):
+    def _tidy(self) -> None:
+        done, self._untidy = self._untidy, []
+        self._loop.run_in_executor(None, self._forget, done).add_done_callback(self._tidied)
+
+    def _forget(self, attempts: list[str]) -> None:
+        for attempt_id in attempts:
             self._spool.forget(attempt_id)
-        else:
-            self._loop.run_in_executor(None, self._spool.forget, attempt_id)
-        if not self._untidy:
-            self.on_change()
+
+    def _tidied(self, _done: asyncio.Future[None]) -> None:
+        self._tidying = bool(self._untidy)
+        if self._tidying:
+            self._loop.call_later(_TIDY_SECONDS, self._tidy)
+        self.on_change()
 
     def _cancel(self, attempt_id: str, reason: Stop, grace: float) -> None:
         attempt = self._attempts.get(attempt_id)

@@ -88,7 +88,9 @@ class LocalHarness:
     def leftovers(self) -> list[str]:
         if self.executor is None or self.executor.health().status is not HealthStatus.OK:
             return []
-        folders = [str(folder) for folder in (self.home / "agent" / "attempts").iterdir()]
+        kept = ("outcomes", "spare")
+        attempts = (self.home / "agent" / "attempts").iterdir()
+        folders = [str(entry) for entry in attempts if entry.name.partition(".")[0] not in kept]
         held = {self._agent(), *linux.descendants(self._agent())[:1]}
         return folders + [f"pid {pid}" for pid in self.processes() if pid not in held]
 

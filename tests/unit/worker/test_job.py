@@ -37,7 +37,7 @@ def test_what_is_executed(tmp_path: Path, body: dict[str, Any], argv: list[str] 
 
 def test_a_task_works_in_its_own_folder_unless_it_names_one_of_the_code(tmp_path: Path) -> None:
     own = build(tmp_path)
-    assert (own["cwd"], own["base"]) == (f"{tmp_path}/0190-a/work", "")
+    assert (own["cwd"], own["base"]) == (f"{tmp_path}/0190-a", "")
     named = build(tmp_path, cwd="sub/folder")
     assert (named["cwd"], named["base"]) == ("/code/sub/folder", "/code")
 

@@ -3,12 +3,16 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.worker.bodies import an_attempt
 from worker.attempt import Verdict, finish_message
 from worker.spool import Spool
+
+if TYPE_CHECKING:
+    from worker.protocol import Finish
 
 
 @pytest.fixture
@@ -22,18 +26,60 @@ def test_a_work_folder_is_private_and_empty(spool: Spool) -> None:
     spool.prepare("a")
     work = Path(spool.work("a"))
     assert list(work.iterdir()) == []
-    assert stat.S_IMODE(work.stat().st_mode) == stat.S_IMODE(work.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(work.stat().st_mode) == 0o700
 
 
-def test_a_successor_finds_what_ended_and_removes_what_did_not(spool: Spool) -> None:
-    finish = finish_message(an_attempt(), Verdict("success", "", 0, None, '{"a": 1}'), "boot-1")
-    spool.prepare("0190-a")
-    spool.keep(finish)
-    spool.prepare("0190-b")
-    spool.prepare("0190-c")
-    (Path(spool.folder) / "0190-c" / "outcome.json").write_text('{"attempt_id": "0190-c", "outc')
-    assert list(Spool(spool.folder).left()) == [finish]
-    assert os.listdir(spool.folder) == ["0190-a"]  # noqa: PTH208  names are wanted
+def an_end(attempt_id: str) -> Finish:
+    attempt = an_attempt(attempt_id=attempt_id)
+    return finish_message(attempt, Verdict("success", "", 0, None, '{"a": 1}'), "boot-1")
+
+
+def test_a_successor_finds_what_is_unanswered_and_removes_everything_else(spool: Spool) -> None:
+    for attempt_id in ("0190-a", "0190-b", "0190-c", "0190-d"):
+        spool.prepare(attempt_id)
+    for attempt_id in ("0190-a", "0190-b", "0190-d"):
+        spool.keep(an_end(attempt_id))
+    spool.answered("0190-b")
+    spool.forget("0190-b")
+    (Path(spool.work("0190-c")) / "file").write_text("")
+    Path(spool.output("0190-c")).write_text("1")
+    with (Path(spool.folder) / "outcomes").open("a") as file:
+        file.write('{"finish": {"attempt_id": "0190-c", "outc')
+    successor = Spool(spool.folder)
+    assert successor.left() == [an_end("0190-a"), an_end("0190-d")]
+    assert sorted(os.listdir(spool.folder)) == ["0190-a", "0190-d", "outcomes"]  # noqa: PTH208  names are wanted
+    successor.answered("0190-a")
+    assert Spool(spool.folder).left() == [an_end("0190-d")]
+
+
+def test_a_line_that_was_cut_off_spoils_no_other_one(spool: Spool) -> None:
+    spool.keep(an_end("0190-a"))
+    os.write(spool._file, b'{"finish": {"attempt_id": "0190-b", "outc')
+    spool._is_torn = True
+    spool.keep(an_end("0190-c"))
+    assert Spool(spool.folder).left() == [an_end("0190-a"), an_end("0190-c")]
+
+
+def test_the_file_of_outcomes_does_not_grow_for_ever(spool: Spool) -> None:
+    end = an_end("0190-a")
+    end["output"] = "x" * 100_000
+    for _ in range(30):
+        spool.keep(end)
+        spool.answered("0190-a")
+        assert (Path(spool.folder) / "outcomes").stat().st_size < 1_300_000
+
+
+def test_an_empty_folder_is_handed_on_and_a_changed_one_is_not(spool: Spool) -> None:
+    spool.prepare("a")
+    first = Path(spool.work("a")).stat().st_ino
+    spool.forget("a")
+    spool.prepare("b")
+    assert Path(spool.work("b")).stat().st_ino == first
+    Path(spool.work("b")).chmod(0o755)
+    spool.forget("b")
+    assert not Path(spool.work("b")).exists()
+    spool.prepare("c")
+    assert stat.S_IMODE(Path(spool.work("c")).stat().st_mode) == 0o700
 
 
 def test_forgetting_removes_everything_even_what_a_task_locked(spool: Spool, tmp_path: Path) -> None:
@@ -46,8 +92,9 @@ def test_forgetting_removes_everything_even_what_a_task_locked(spool: Spool, tmp
     (deep.parent / "link").symlink_to(outside)
     deep.chmod(0)
     deep.parent.chmod(0)
+    Path(spool.output("a")).write_text("1")
     spool.forget("a")
-    assert os.listdir(spool.folder) == []  # noqa: PTH208  names are wanted
+    assert os.listdir(spool.folder) == ["outcomes"]  # noqa: PTH208  names are wanted
     assert stat.S_IMODE(outside.stat().st_mode) == 0o750
 
 
