@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, BigInteger, Boolean, ColumnElement, Text, TypeDecorator, bindparam
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.visitors import InternalTraversal
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -35,7 +36,12 @@ class _List(TypeDecorator[Any]):
 class Among(ColumnElement[bool]):
     """Whether *column* is one of the values of the parameter *name*."""
 
-    inherit_cache = False
+    # Without these SQLAlchemy would compile every statement with an Among anew at every execution.
+    inherit_cache = True
+    _traverse_internals = [  # noqa: RUF012  # SQLAlchemy declares it, and never changes it
+        ("column", InternalTraversal.dp_clauseelement),
+        ("values", InternalTraversal.dp_clauseelement),
+    ]
     # A condition as it stands: SQLite has no booleans, and SQLAlchemy would compare the whole with 1.
     _is_implicitly_boolean = True
     type = Boolean()

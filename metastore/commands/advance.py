@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, or_, select, update
 
 from dag.states import TASK_STEPS, TaskState, TaskStep, sources, step
 from dag.trigger_rules import Counts, Verdict, judge
@@ -59,7 +59,8 @@ _SCHEDULE: Final = (
     update(task_instances)
     .where(
         among(_instance.id, "ids"),
-        _instance.state.in_(states(sources(TASK_STEPS, TaskStep.SCHEDULE))),
+        # Not in_(): its text depends on how many values there are, so it takes the slow way each time (prepared.py).
+        or_(*(_instance.state == state for state in states(sources(TASK_STEPS, TaskStep.SCHEDULE)))),
     )
     .values(state=TaskState.SCHEDULED.value, scheduled_at=bindparam("now"), due_at=None, reason=None, blocked_on=None)
 )
@@ -79,7 +80,7 @@ _DUE: Final = (
     .where(
         _instance.run == bindparam("run"),
         _instance.due_at <= bindparam("now"),
-        _instance.state.in_([TaskState.PENDING.value, TaskState.UP_FOR_RETRY.value]),
+        or_(_instance.state == TaskState.PENDING.value, _instance.state == TaskState.UP_FOR_RETRY.value),
     )
     .order_by(_instance.due_at, _instance.id)
     .limit(MOST_SETTLED)
