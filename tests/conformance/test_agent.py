@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -232,6 +233,27 @@ async def test_two_executors_share_one_agent_and_keep_their_slots(bench: Bench, 
     await sequential.stop(drain=timedelta(0))
     assert (await bench.end_of(one)).state == "success"
     assert (await bench.run(argv=["true"])).state == "success"
+
+
+def interpreters() -> list[str]:
+    """Return the other Pythons of this machine that tasks may run on."""
+    found = [shutil.which(f"python3.{minor}") for minor in range(9, 20) if minor != sys.version_info.minor]
+    return [python for python in found if python and not subprocess.run([python, "-c", ""], check=False).returncode]
+
+
+@pytest.mark.parametrize("python", interpreters() or [pytest.param("", marks=pytest.mark.skip("no other Python here"))])
+async def test_tasks_run_on_any_interpreter_of_the_user(harness: LocalHarness, python: str) -> None:
+    bench = Bench(harness)
+    try:
+        bench.executor = await harness._start(bench.context, python)
+        row = await bench.run(source="import sys\ndef main():\n    return list(sys.version_info[:2])\n")
+        assert f"python3.{row.output()[1]}" in python  # type: ignore[index]  # it returns a list
+        row = await bench.run(argv=["python", "-c", "import sys; print(sys.version_info[1])"])
+        assert bench.log(row.attempt_id).decode().strip() in python
+        row = await bench.run(source="def main():\n    raise ValueError('no')\n")
+        assert row.ending["error"] == "ValueError: no"
+    finally:
+        await bench.close()
 
 
 SERVICE = """
