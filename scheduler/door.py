@@ -100,7 +100,7 @@ def _cause(message: Finish) -> str | None:
         case "failed":
             return "signal" if message["signal"] is not None else "exit"
         case "lost":
-            return "fenced"
+            return "worker_lost"
         case other:
             return other
 

@@ -173,7 +173,7 @@ class Cancel(TypedDict):
 
 
 class Beat(TypedDict):
-    """The service's database lease for this agent was renewed; ``ttl`` seconds from the *sending* of the renewal."""
+    """The service's database lease for this agent holds for ``ttl`` seconds from receipt, what has passed taken off."""
 
     type: Literal["beat"]
     #: None: nobody else can take this agent's attempts (SQLite); it never fences itself.
