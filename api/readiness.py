@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _BELIEVED: Final = 1.0
+#: A no is asked about again sooner: who waits for a service that starts should not wait for our memory as well.
+_DOUBTED: Final = 0.05
 #: A metastore that takes longer is not one to send work to.
 _PATIENCE: Final = 2.0
 
 
 class Readiness:
-    """Asks the metastore and the probes, at most once a second."""
+    """Asks the metastore and the probes, at most once a second while all is well."""
 
     def __init__(self, store: Store, clock: Clock, probes: Mapping[str, Callable[[], bool]]) -> None:
         self._store = store
@@ -36,7 +38,8 @@ class Readiness:
     async def ready(self) -> bool:
         """Whether work may be sent."""
         now = self._clock.monotonic()
-        if self._looked is None or now - self._at >= _BELIEVED:
+        believed = _BELIEVED if self._was else _DOUBTED
+        if self._looked is None or (self._looked.done() and now - self._at >= believed):
             self._at = now
             self._looked = asyncio.create_task(self._look())
         return await asyncio.shield(self._looked)
