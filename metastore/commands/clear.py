@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, delete, select, update
 
-from dag.errors import Invalid, NotFound, Problem
-from dag.states import RUN_FINAL, TASK_FINAL, TASK_STEPS, RunStep, TaskState, TaskStep, sources, step
+from dag.errors import IllegalStep, Invalid, NotFound, Problem
+from dag.states import RUN_FINAL, TASK_FINAL, TASK_STEPS, RunState, RunStep, TaskState, TaskStep, sources, step
 from metastore.among import among
 from metastore.commands.advance import look_at_due
 from metastore.commands.turn import Turn, expect, open_by_name, states
@@ -78,10 +78,14 @@ def clear_run(  # the API's body
 
     *task_ids*: where to begin, None for the whole run; *only_failed*: of these, what is failed, upstream_failed or
     cancelled; *downstream*: and everything that depends on them.  Instances that have not ended are left alone.
+    Raises :exc:`IllegalStep` while the run is being cancelled.
     """
     turn = open_by_name(tx, dag_id, run_id)
     if turn is None:
         raise NotFound("run", f"{dag_id}/{run_id}")
+    if turn.state is RunState.CANCELLING:
+        # What is cleared would start again, and after an answered cancel nothing of the run may start.
+        raise IllegalStep(turn.state, RunStep.CLEAR)
     rows = many(TaskRecord, tx.conn.execute(_ALL, {"run": turn.id}).all())
     chosen = _choose(turn, rows, task_ids, only_failed=only_failed, downstream=downstream)
     if not dry_run and (chosen or _was_cut_short(turn)):

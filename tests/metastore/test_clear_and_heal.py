@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import update
 
-from dag.errors import Invalid, NotFound
+from dag.errors import IllegalStep, Invalid, NotFound
 from dag.outcomes import Ended
 from metastore.commands.clear import clear_run
 from metastore.commands.heal import quarantine_run, verify_limit, verify_run
@@ -116,6 +116,18 @@ async def test_a_cancelled_run_can_be_cleared_and_runs_to_its_end(flow: Flow) ->
     ended = await flow.run(run)
     assert (ended.state, ended.reason, ended.cancelled) == ("success", None, 0)
     assert not (await flow.end(a.attempt_id)).accepted
+
+
+async def test_a_run_that_is_being_cancelled_cannot_be_cleared(flow: Flow) -> None:
+    await flow.put({"a": {}, "b": {}, "c": {"depends_on": ["b"]}})
+    run, [a, b] = await flow.trigger()
+    await flow.start(a.attempt_id)
+    await flow.start(b.attempt_id)
+    await flow.end(b.attempt_id)
+    await flow.cancel(run)
+    with pytest.raises(IllegalStep):
+        await clear(flow, run, "b")
+    assert (await flow.states(run))["b"] == "success"
 
 
 async def test_a_run_cancelled_before_all_instances_existed_can_be_cleared_whole(flow: Flow) -> None:
