@@ -287,6 +287,8 @@ class AgentClient:
                     self._owners.setdefault(attempt_id, self._owners[asked_for])
             case "refused" | "finished":
                 self._remove(answer["attempt_id"])
+            case "cancel":
+                pass  # it goes to the agent before the task that it is about
             case other:
                 log.error("no answer of a door", type=other)
 

@@ -146,7 +146,7 @@ class Door(Protocol):
     """
 
     async def start(self, message: Start, placed_on: str) -> list[Message]:
-        """Return one ``task`` or ``refused``."""
+        """Return one ``task`` or ``refused``; a ``cancel`` before the task where it was asked to stop meanwhile."""
         ...
 
     async def finish(self, message: Finish, placed_on: str) -> list[Message]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from metastore.commands.attempts import EndNoted
     from metastore.store import Store
     from scheduler.metrics import SchedulerMetrics
-    from worker.protocol import Finish, Message, Start
+    from worker.protocol import Finish, Message, Start, StopReason
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,7 +43,12 @@ class MetastoreDoor:
         if isinstance(answer, Started):
             self._metrics.attempts_started.labels(answer.executor).inc()
             self._metrics.start_lag.labels(answer.executor).observe(answer.waited.total_seconds())
-            return [{"type": "task", "attempt_id": attempt_id, "body": answer.body}]
+            task: Message = {"type": "task", "attempt_id": attempt_id, "body": answer.body}
+            if answer.stop_reason is None:
+                return [task]
+            # The directive goes first: a supervisor that has not begun ends it without running it.
+            reason, grace = stop_reason(answer.stop_reason), answer.body["kill_grace"]
+            return [{"type": "cancel", "attempt_id": attempt_id, "reason": reason, "grace": grace}, task]
         return [{"type": "refused", "attempt_id": attempt_id, "code": answer.code, "detail": answer.detail}]
 
     async def finish(self, message: Finish, placed_on: str) -> list[Message]:
@@ -107,3 +112,11 @@ def _cause(message: Finish) -> str | None:
 
 def _moment(seconds: float) -> datetime:
     return _EPOCH + timedelta(seconds=seconds)
+
+
+def stop_reason(text: str) -> StopReason:
+    """Return a reason to stop as the protocol has it."""
+    match text:
+        case "user" | "run_timeout" | "fail_fast" | "fenced" | "drain":
+            return text
+    raise ValueError(f"no reason to stop: {text!r}")

@@ -13,6 +13,7 @@ from executors.base import Launch
 from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent
 from metastore.commands.attempts import End, end_attempt
 from metastore.queries import work
+from scheduler.door import stop_reason
 from scheduler.lost import GiveUp, Placement, Relaunch, Seen, Stop, reconcile
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from metastore.store import Store
     from scheduler.handover import Handover
     from scheduler.settings import SchedulerSettings
-    from worker.protocol import StopReason
 
 log = structlog.get_logger(__name__)
 
@@ -197,7 +197,7 @@ class Placements:
         if launches:
             await self._handover.launch(name, launches)
         for reason, batch in stops.items():
-            await self._handover.stop(name, batch, _reason(reason))
+            await self._handover.stop(name, batch, stop_reason(reason))
 
     async def _lose(self, attempt_id: AttemptId) -> None:
         error = "its supervisor died, and everything that it ran with it"
@@ -213,11 +213,4 @@ class Placements:
             batches.setdefault((one.executor, one.reason), []).append(one.id)
         for (name, reason), batch in batches.items():
             if name in self._executors:
-                await self._handover.stop(name, batch, _reason(reason))
-
-
-def _reason(text: str) -> StopReason:
-    match text:
-        case "user" | "run_timeout" | "fail_fast" | "fenced" | "drain":
-            return text
-    raise ValueError(f"no reason to stop: {text!r}")
+                await self._handover.stop(name, batch, stop_reason(reason))

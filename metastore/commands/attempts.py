@@ -47,6 +47,7 @@ _BOTH: Final = (
         _attempt.executor,
         _attempt.queued_at,
         _attempt.boot_id,
+        _attempt.stop_reason,
         _attempt.relaunches,
         _instance.id,
         _instance.task_no,
@@ -126,6 +127,8 @@ class Started:
     executor: str
     #: How long the attempt was queued.
     waited: timedelta
+    #: It was asked to stop before this answer reached its supervisor: it must not begin any more.
+    stop_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,8 @@ def start_attempt(tx: Tx, attempt_id: str, boot_id: str, placed_on: str | None) 
     if row.placed_on not in (None, placed_on):
         return NotStarted("conflict", "placed elsewhere")
     if state is AttemptState.RUNNING and row.boot_id == boot_id:
-        return Started(build_body(tx, turn, row, row.fence), row.executor, tx.now - row.queued_at)
+        # Asking again proves nothing about whether it has begun: the question may be older than the answer.
+        return Started(build_body(tx, turn, row, row.fence), row.executor, tx.now - row.queued_at, row.stop_reason)
     if state is AttemptState.RUNNING:
         return NotStarted("conflict", "another supervisor has started it")
     if state is not AttemptState.QUEUED:

@@ -388,6 +388,18 @@ async def test_a_cancel_ends_what_waits_and_asks_what_runs(flow: Flow) -> None:
     assert set((await flow.used()).values()) == {0}
 
 
+async def test_a_start_that_is_asked_for_again_after_a_cancel_says_that_it_must_not_begin(flow: Flow) -> None:
+    await flow.put({"a": {}})
+    run, [a] = await flow.trigger()
+    first = await flow.start(a.attempt_id)
+    assert isinstance(first, Started)
+    assert first.stop_reason is None
+    await flow.cancel(run)
+    again = await flow.start(a.attempt_id)
+    assert isinstance(again, Started)
+    assert again.stop_reason == "user"
+
+
 async def test_a_success_that_beats_the_cancel_stays_a_success(flow: Flow) -> None:
     await flow.put({"a": {}})
     run, [a] = await flow.trigger()
