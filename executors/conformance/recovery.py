@@ -78,7 +78,9 @@ async def scheduler_restart_adopts_what_runs(bench: Bench) -> None:
 async def task_that_ends_without_a_scheduler_is_noted_later(bench: Bench) -> None:
     """A task that ends while no scheduler is there ends as it did, as soon as there is one."""
     assert bench.harness.restart_scheduler is not None
-    attempt = await bench.start(shell="sleep 0.3; echo 5 > $RUNYARD_OUTPUT; echo bye")
+    attempt = await bench.start(shell="echo hi; sleep 0.3; echo 5 > $RUNYARD_OUTPUT; echo bye")
+    # The start is committed before its answer is out; without the answer nothing runs that could end.
+    await bench.until(lambda: bench.log(attempt) == b"hi\n", "user code runs")
     bench.metastore.is_down = True
     bench.reconciles = False
     bench.executor = await bench.harness.restart_scheduler(bench.context)
@@ -88,7 +90,7 @@ async def task_that_ends_without_a_scheduler_is_noted_later(bench: Bench) -> Non
     bench.metastore.is_down = False
     bench.reconciles = True
     row = await bench.end_of(attempt)
-    bench.expect((row.state, row.output(), bench.log(attempt)), ("success", 5, b"bye\n"))
+    bench.expect((row.state, row.output(), bench.log(attempt)), ("success", 5, b"hi\nbye\n"))
 
 
 @scenario(39, "restart_scheduler")
