@@ -12,10 +12,10 @@ from bench import chain, crash, fanout, machine, singles, start, triggers
 from bench.command import options
 from bench.figures import Report, show
 
-asked, as_json = options("python -m bench", databases="both")
+asked, form = options("python -m bench", databases="both")
 reports: list[Report] = []
 for benchmark in (machine, start, chain, fanout, triggers, singles, crash):
     print(f"{benchmark.__name__} …", file=sys.stderr, flush=True)
     # Many kills are in one loop already.
     reports += benchmark.measure(replace(asked, repeat=1) if benchmark is crash else asked)
-show(reports, as_json=as_json)
+show(reports, form)

@@ -15,7 +15,7 @@ from bench.figures import show
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from bench.figures import Report
+    from bench.figures import Form, Report
     from bench.postgres import Postgres
 
 DATABASES = {"sqlite": ("sqlite",), "postgres": ("postgres",), "both": ("sqlite", "postgres")}
@@ -67,13 +67,15 @@ class Servers:
         return self.folder / f"home{self._homes}"
 
 
-def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) -> tuple[Options, bool]:
-    """Read the command line; the second value is whether JSON is wanted."""
+def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) -> tuple[Options, Form]:
+    """Read the command line; the second value is how to print."""
     parser = argparse.ArgumentParser(prog=prog)
     if databases is not None:
         parser.add_argument("--database", choices=DATABASES, default=databases)
     parser.add_argument("--repeat", type=int, default=repeat, metavar="N")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_const", const="json", dest="form", help="print JSON instead of tables")
+    forms.add_argument("--markdown", action="store_const", const="markdown", dest="form", help="print Markdown")
     parser.add_argument(
         "--profile", type=Path, metavar="DIR", help="let py-spy (on the PATH) look on, and put what it saw here"
     )
@@ -87,13 +89,13 @@ def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) 
         idle_seconds=given.idle_seconds,
         cycles=given.cycles,
     )
-    return asked, given.json
+    return asked, given.form or "tables"
 
 
 def run_benchmark(
     measure: Callable[[Options], Sequence[Report]], *, databases: str | None = "sqlite", repeat: int = 3
 ) -> None:
     """Be the command of one benchmark; *databases* is which one it uses when nothing is said, None for none."""
-    asked, as_json = options(databases=databases, repeat=repeat)
-    show(list(measure(asked)), as_json=as_json)
+    asked, form = options(databases=databases, repeat=repeat)
+    show(list(measure(asked)), form)
     sys.stdout.flush()

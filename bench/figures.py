@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from metastore.sqlite import file_system
 
+Form = Literal["tables", "json", "markdown"]
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -121,11 +123,15 @@ def conditions() -> dict[str, Any]:
     }
 
 
-def show(reports: list[Report], *, as_json: bool) -> None:
+def show(reports: list[Report], form: Form) -> None:
     """Print *reports*, and the conditions that they were measured in."""
     around = conditions()
-    if as_json:
+    if form == "json":
         print(json.dumps({"conditions": around, "reports": [report.as_json() for report in reports]}, indent=2))
+        return
+    said = ", ".join(f"{name} {value}" for name, value in around.items())
+    if form == "markdown":
+        print(_markdown(reports), f"\n{said}")
         return
     for report in reports:
         print(f"\n{report.title}")
@@ -135,7 +141,7 @@ def show(reports: list[Report], *, as_json: bool) -> None:
             print(_table(report.machine_rows(), "    "))
         for note in report.notes:
             print(f"  * {note}")
-    print("\n" + ", ".join(f"{name} {value}" for name, value in around.items()))
+    print(f"\n{said}")
     print("median (min-max) over the repeats; a goal is reached when the median keeps it")
 
 
@@ -144,6 +150,15 @@ def _table(rows: list[tuple[str, ...]], indent: str) -> str:
     return "\n".join(
         indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _markdown(reports: list[Report]) -> str:
+    lines = []
+    for report in reports:
+        lines += [f"\n**{report.title}**\n", "| figure | measured | goal | |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(row)} |" for row in report.rows()]
+        lines += [f"| *{name}* | {shown} | | |" for name, shown, *_ in report.machine_rows()]
+    return "\n".join(lines)
 
 
 def _plain(figure: Figure) -> dict[str, Any]:
