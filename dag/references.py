@@ -71,6 +71,26 @@ class Malformed(ValueError):
         self.hint = hint
 
 
+#: How many characters of JSON all references of one attempt may put in: what its supervisor gets in one message.
+MAX_PUT_IN: Final = 8 * 1024 * 1024
+
+
+class Meter:
+    """Counts what references put in, before it is put together: a short document may ask for gigabytes."""
+
+    __slots__ = ("spent",)
+
+    def __init__(self) -> None:
+        self.spent = 0
+
+    def spend(self, size: int) -> None:
+        self.spent += size
+        if self.spent > MAX_PUT_IN:
+            raise Unresolved(
+                f"Its references put in more than {MAX_PUT_IN:,} characters; pass the place where the data is instead."
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What references can name in one attempt."""
@@ -82,6 +102,7 @@ class Scope:
     #: The fields of :data:`RUN_FIELDS`; a missing one is null.
     run: Mapping[str, Any] = field(default_factory=dict)
     try_number: int = 1
+    meter: Meter = field(default_factory=Meter, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +171,14 @@ def _resolve_string(text: str, scope: Scope) -> Any:
     except Malformed as wrong:  # no document with one is accepted; a run must not crash on it either
         raise Unresolved(wrong.message) from wrong
     if len(parts) == 1 and isinstance(parts[0], Reference):
-        return _look_up(parts[0], scope)
-    return "".join(part if isinstance(part, str) else _text(_look_up(part, scope)) for part in parts)
+        value = _look_up(parts[0], scope)
+        scope.meter.spend(len(_text(value)))
+        return value
+    texts = []
+    for part in parts:
+        texts.append(part if isinstance(part, str) else _text(_look_up(part, scope)))
+        scope.meter.spend(len(texts[-1]))
+    return "".join(texts)
 
 
 def parse(text: str, pointer: str = "") -> list[str | Reference]:

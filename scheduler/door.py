@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
+from dag.errors import Unavailable
 from dag.outcomes import Ended
 from metastore.commands.admission import Outlet
 from metastore.commands.attempts import End, Started, end_attempt, start_attempt
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from metastore.store import Store
     from scheduler.metrics import SchedulerMetrics
     from worker.protocol import Finish, Message, Start, StopReason
+
+log = structlog.get_logger(__name__)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -39,7 +45,17 @@ class MetastoreDoor:
     async def start(self, message: Start, placed_on: str) -> list[Message]:
         """Answer with the task, or with why it is not this supervisor's to run."""
         attempt_id = message["attempt_id"]
-        answer = await self._store.write(start_attempt, attempt_id, message["boot_id"], placed_on)
+        try:
+            answer = await self._store.write(start_attempt, attempt_id, message["boot_id"], placed_on)
+        except Unavailable:
+            raise
+        except Exception as error:
+            # One attempt that cannot even be looked at must not hold its slot for ever, nor be asked about for ever.
+            log.exception("start failed", attempt=attempt_id)
+            why = f"it cannot be started: {type(error).__name__}"
+            end = End(attempt_id=attempt_id, ended=Ended.REJECTED, cause="config", error=why)
+            await self._store.write(end_attempt, end, actor="scheduler")
+            return [{"type": "refused", "attempt_id": attempt_id, "code": "failed", "detail": why}]
         if isinstance(answer, Started):
             self._metrics.attempts_started.labels(answer.executor).inc()
             self._metrics.start_lag.labels(answer.executor).observe(answer.waited.total_seconds())
@@ -60,7 +76,7 @@ class MetastoreDoor:
             else outlet
             for outlet in self._outlets()
         ]
-        noted = await self._store.write(end_attempt, _end(message), outlets)
+        noted = await self._note(_end(message), outlets)
         self._count(message, noted)
         messages: list[Message] = [
             {"type": "finished", "attempt_id": message["attempt_id"], "accepted": noted.accepted}
@@ -73,6 +89,21 @@ class MetastoreDoor:
         if any(one.body is None for one in noted.admitted):
             await self._hand_over(noted.admitted)
         return messages
+
+    async def _note(self, end: End, outlets: Sequence[Outlet]) -> EndNoted:
+        """Note an end; what others do to its admission, or its own words to the database, does not undo it."""
+        plain = replace(end, output=None, error=end.error and "its end could not be stored as it was told", cause=None)
+        if end.output is not None:
+            plain = replace(plain, ended=Ended.FAILED, error="its output could not be stored")
+        for attempt, places in ((end, outlets), (end, ()), (plain, ())):
+            try:
+                return await self._store.write(end_attempt, attempt, places)
+            except Unavailable:
+                raise
+            except Exception:
+                # Told below; the next try asks for less.
+                log.exception("end failed", attempt=end.attempt_id, admitting=bool(places))
+        raise Unavailable(f"The end of attempt {end.attempt_id} cannot be stored.")
 
     def _count(self, message: Finish, noted: EndNoted) -> None:
         if noted.accepted:

@@ -7,6 +7,7 @@ that is to be done.  Any number of schedulers may run on one Postgres: every ste
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import structlog
@@ -27,7 +28,6 @@ from scheduler.safety import Safety
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from datetime import timedelta
 
     from prometheus_client import CollectorRegistry
 
@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 #: How many decisions are applied at once; they are about different runs.
 _AT_ONCE: Final = 8
+#: How soon to look again, doubling, when a slot is free beside ready instances and none of them could be had.
+_FIRST_PATIENCE: Final = timedelta(milliseconds=20)
 #: How long a part waits after an error of its own before it goes on.
 _AFTER_ERROR: Final = 1.0
 
@@ -76,6 +78,7 @@ class Scheduler:
         self._safety = Safety(store, clock, self._metrics, settings)
         self._wakes = store.subscribe("runs", "due", "ready")
         self._stopping = False
+        self._patience = _FIRST_PATIENCE
         self._tasks: list[asyncio.Task[None]] = []
         self._passes: set[asyncio.Task[None]] = set()
 
@@ -142,7 +145,20 @@ class Scheduler:
         if decisions:
             now = self._clock.now()
         next_due = await self._store.read(work.next_due, now)
-        await self._wakes.wait(sleep_for(now, next_due, self._settings.longest_sleep))
+        longest = await self._look_again_after() if snapshot.ready else self._settings.longest_sleep
+        await self._wakes.wait(sleep_for(now, next_due, longest))
+
+    async def _look_again_after(self) -> timedelta:
+        """Return how long to sleep beside ready instances: not long when a slot of ours is free as well.
+
+        Admission passes over runs that somebody else holds at that moment, and who holds them may have no slot.
+        """
+        slots = [(outlet.executor, outlet.slots_key) for outlet in self.outlets()]
+        if await self._store.read(work.idle_beside_ready, slots):
+            self._patience = min(self._patience * 2, self._settings.longest_sleep)
+            return self._patience
+        self._patience = _FIRST_PATIENCE
+        return self._settings.longest_sleep
 
     async def _apply(self, decision: Decision) -> None:
         """Apply one decision in its own transaction; a run that fails is set aside, the rest goes on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import structlog
 
@@ -13,6 +13,7 @@ from executors.base import Launch
 from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent
 from metastore.commands.attempts import End, end_attempt
 from metastore.queries import work
+from scheduler.decide import sleep_for
 from scheduler.door import stop_reason
 from scheduler.lost import GiveUp, Placement, Relaunch, Seen, Stop, reconcile
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from metastore.store import Store
     from scheduler.handover import Handover
     from scheduler.settings import SchedulerSettings
+
+#: The lease of another agent is looked at when it runs out, by this host's clock; what that is off is made up for here.
+_SHORTEST_BEAT: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +140,9 @@ class Placements:
             await self._register()
         for agent_id in await self._store.write(expired_agents):
             await self._give_up(agent_id)
-        await asyncio.sleep(self._settings.beat.total_seconds())
+        next_expiry = await self._store.read(work.next_expiry)
+        soon = sleep_for(self._clock.now(), next_expiry, self._settings.beat)
+        await asyncio.sleep(max(soon, _SHORTEST_BEAT))
 
     async def _give_up(self, agent_id: str) -> None:
         for one in await self._store.read(work.placed, [agent_id]):

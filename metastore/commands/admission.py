@@ -318,10 +318,11 @@ def _attempt(
 
 
 def _body_now(tx: Tx, turn: Turn, row: Any, fence: int) -> TaskBody | None:
+    """Return the body of an instance that could be started at once; None: it is queued, and its start says why not."""
     try:
         return build_body(tx, turn, row, fence)
     except Unresolved:
-        return None  # queued as usual; its start says what is wrong
+        return None
 
 
 def admit_ready(tx: Tx, outlets: Sequence[Outlet]) -> list[Admitted]:

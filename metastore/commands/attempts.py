@@ -7,6 +7,7 @@ transaction.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 #: An error line in the database; the log has the whole.
 _LONGEST_ERROR: Final = 2_000
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _attempt = attempts.c
 _instance = task_instances.c
@@ -325,9 +328,12 @@ def _moment(told: datetime | None, now: datetime) -> datetime:
 
 
 def _line(error: str | None) -> str | None:
+    """Return *error* as text that every database takes: no NUL, nothing unprintable, not too long."""
     if not error:
         return None
-    return error if len(error) <= _LONGEST_ERROR else error[: _LONGEST_ERROR - 1] + "…"
+    text = error if len(error) <= _LONGEST_ERROR else error[: _LONGEST_ERROR - 1] + "…"
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
 def _facts(end: End, settlement: Settlement) -> dict[str, Any] | None:

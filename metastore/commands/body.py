@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam, select
 
 from dag.plan import resolved
-from dag.references import Scope
+from dag.references import Scope, Unresolved
 from dag.states import TaskState
 from metastore.among import among
 from metastore.models.runs import outputs, task_instances
@@ -35,10 +35,18 @@ _OUTPUTS: Final = (
 
 
 def build_body(tx: Tx, turn: Turn, instance: Any, try_number: int) -> TaskBody:
-    """Return what to run; raises :exc:`~dag.references.Unresolved` where a reference finds nothing."""
+    """Return what to run; raises :exc:`~dag.references.Unresolved` where its references cannot be put in."""
     task = turn.task(instance.task_no)
-    scope = Scope(params=turn.row.params, outputs=_outputs(tx, turn, task), run=_run_facts(turn), try_number=try_number)
-    given = resolved(task, scope)
+    texts = _outputs(tx, turn, task)
+    try:
+        outputs = {name: None if text is None else json.loads(text) for name, text in texts.items()}
+        scope = Scope(params=turn.row.params, outputs=outputs, run=_run_facts(turn), try_number=try_number)
+        given = resolved(task, scope)
+    except Unresolved:
+        raise
+    except (RecursionError, ValueError, TypeError, LookupError) as error:
+        # Whatever a stored value does to the reader, it is this attempt's end and nobody else's.
+        raise Unresolved(f"Its references cannot be put in: {type(error).__name__}: {error}") from error
     body: TaskBody = {
         "dag_id": turn.dag_id,
         "run_id": turn.run_id,
@@ -55,14 +63,12 @@ def build_body(tx: Tx, turn: Turn, instance: Any, try_number: int) -> TaskBody:
     return body | given.body  # type: ignore[return-value]  # this kind's own keys, checked with the document
 
 
-def _outputs(tx: Tx, turn: Turn, task: PlanTask) -> dict[str, Any]:
+def _outputs(tx: Tx, turn: Turn, task: PlanTask) -> dict[str, str | None]:
+    """Return the JSON texts that the task's references may name, by task."""
     if not task.needs:
         return {}
     rows = tx.conn.execute(_OUTPUTS, {"run": turn.id, "numbers": list(task.needs)})
-    return {
-        turn.task(row.task_no).task_id: None if row.value is None else json.loads(row.value)
-        for row in rows
-    }  # fmt: skip
+    return {turn.task(row.task_no).task_id: row.value for row in rows}
 
 
 def _run_facts(turn: Turn) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, bindparam, insert, select
+from sqlalchemy import bindparam, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dag.errors import AlreadyExists, NotFound
@@ -52,27 +52,15 @@ class RunCreated:
     warnings: tuple[str, ...]
 
 
-# FOR KEY SHARE: triggers do not wait for one another, and the DAG cannot be deleted beneath them.
+# FOR KEY SHARE: triggers do not wait for one another, and the DAG cannot be deleted beneath them.  The version is a
+# statement of its own: after waiting for a PUT, the first one sees the new version's number but not yet its row.
 _DAG: Final = (
-    select(dags.c.version, dags.c.paused, dag_versions.c.version.label("pinned"), dag_versions.c.content_hash)
-    .select_from(
-        dags.outerjoin(
-            dag_versions,
-            and_(dag_versions.c.dag_id == dags.c.dag_id, dag_versions.c.version == bindparam("version")),
-        )
-    )
+    select(dags.c.version, dags.c.paused)
     .where(dags.c.dag_id == bindparam("dag_id"))
-    .with_for_update(read=True, key_share=True, of=dags)
+    .with_for_update(read=True, key_share=True)
 )
-_CURRENT: Final = (
-    select(dags.c.version, dags.c.paused, dag_versions.c.version.label("pinned"), dag_versions.c.content_hash)
-    .select_from(
-        dags.outerjoin(
-            dag_versions, and_(dag_versions.c.dag_id == dags.c.dag_id, dag_versions.c.version == dags.c.version)
-        )
-    )
-    .where(dags.c.dag_id == bindparam("dag_id"))
-    .with_for_update(read=True, key_share=True, of=dags)
+_HASH: Final = select(dag_versions.c.content_hash).where(
+    dag_versions.c.dag_id == bindparam("dag_id"), dag_versions.c.version == bindparam("version")
 )
 _ADD: Final = {
     "sqlite": sqlite.insert(runs).on_conflict_do_nothing(index_elements=["dag_id", "run_id"]).returning(runs.c.id),
@@ -90,12 +78,12 @@ def create_run(tx: Tx, new: NewRun) -> RunCreated:
     Raises :exc:`NotFound` for a DAG or version that does not exist and :exc:`AlreadyExists` for a ``run_id`` that
     another request has taken.
     """
-    dag = _dag(tx, new)
+    version, content_hash, paused = _dag(tx, new)
     row = {
         "dag_id": new.dag_id,
         "run_id": new.run_id,
-        "version": dag.pinned,
-        "content_hash": dag.content_hash,
+        "version": version,
+        "content_hash": content_hash,
         "run_type": new.run_type,
         "state": RunState.QUEUED.value,
         "params": new.params,
@@ -110,7 +98,7 @@ def create_run(tx: Tx, new: NewRun) -> RunCreated:
         "request_id": new.request_id,
         "created_by": new.actor,
     }
-    warnings = _warnings(tx, new, paused=dag.paused)
+    warnings = _warnings(tx, new, paused=paused)
     number = tx.conn.execute(_ADD[tx.conn.dialect.name], row).scalar()
     if number is None:
         there = get_run(tx.conn, new.dag_id, new.run_id)
@@ -127,16 +115,16 @@ def create_run(tx: Tx, new: NewRun) -> RunCreated:
     return RunCreated(RunRecord(**(empty | zero | no | row | {"id": number})), warnings)
 
 
-def _dag(tx: Tx, new: NewRun) -> Any:
-    if new.version is None:
-        dag = tx.conn.execute(_CURRENT, {"dag_id": new.dag_id}).first()
-    else:
-        dag = tx.conn.execute(_DAG, {"dag_id": new.dag_id, "version": new.version}).first()
+def _dag(tx: Tx, new: NewRun) -> tuple[int, str, bool]:
+    """Return the version to pin, its hash, and whether the DAG is paused; the DAG stays until the commit."""
+    dag = tx.conn.execute(_DAG, {"dag_id": new.dag_id}).first()
     if dag is None:
         raise NotFound("DAG", new.dag_id)
-    if dag.pinned is None:
-        raise NotFound("DAG version", f"{new.dag_id}/{new.version}")
-    return dag
+    version = dag.version if new.version is None else new.version
+    content_hash = tx.conn.execute(_HASH, {"dag_id": new.dag_id, "version": version}).scalar()
+    if content_hash is None:
+        raise NotFound("DAG version", f"{new.dag_id}/{version}")
+    return version, content_hash, dag.paused
 
 
 def _warnings(tx: Tx, new: NewRun, *, paused: bool) -> tuple[str, ...]:

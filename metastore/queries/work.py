@@ -10,6 +10,7 @@ from sqlalchemy import and_, bindparam, func, literal_column, or_, select, text
 from dag.ids import AttemptId
 from dag.states import TASK_FINAL, AttemptState, RunState, TaskState
 from metastore.among import among
+from metastore.models.agents import agents
 from metastore.models.attempts import attempts
 from metastore.models.dags import dags
 from metastore.models.limits import limits
@@ -183,6 +184,27 @@ def overdue_runs(conn: Connection, now: datetime) -> list[int]:
 def executors_with_ready(conn: Connection, executors: Sequence[str]) -> list[str]:
     """Return which of *executors* have an instance that waits for a slot."""
     return [name for name in executors if conn.execute(_ANY_READY, {"executor": name}).first() is not None]
+
+
+_FREE: Final = select(limits.c.key).where(
+    limits.c.key == bindparam("limit_key"), or_(limits.c.capacity.is_(None), limits.c.used < limits.c.capacity)
+)
+_NEXT_EXPIRY: Final = select(func.min(agents.c.lease_until))
+
+
+def idle_beside_ready(conn: Connection, slots: Sequence[tuple[str, str]]) -> bool:
+    """Whether one of *slots* (executor, limit key) has room while an instance waits for its executor."""
+    return any(
+        conn.execute(_FREE, {"limit_key": key}).first() is not None
+        and conn.execute(_ANY_READY, {"executor": executor}).first() is not None
+        for executor, key in slots
+    )
+
+
+def next_expiry(conn: Connection) -> datetime | None:
+    """Return when the next lease runs out, or the one that ran out first."""
+    moment: datetime | None = conn.execute(_NEXT_EXPIRY).scalar()
+    return moment
 
 
 def next_due(conn: Connection, now: datetime) -> datetime | None:
