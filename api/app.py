@@ -72,7 +72,7 @@ def create_app(
     app.add_middleware(Envelope, settings=settings, clock=clock, entropy=entropy, meters=Meters(registry))
     authenticator = Authenticator(store, clock)
     app.state.authenticator = authenticator
-    app.state.readiness = Readiness(store, clock, probes or {})
+    app.state.readiness = Readiness(store, clock, settings.log_dir, probes or {})
     app.state.services = Services(
         store=store,
         clock=clock,

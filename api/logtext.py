@@ -39,6 +39,18 @@ class LogFile:
         self._offset = offset
         self._fd = -1
 
+    @property
+    def found(self) -> bool:
+        """Whether there was a file to read."""
+        return self._fd >= 0
+
+    async def is_there(self) -> bool:
+        """Whether there is a file that can be read; it is not left open."""
+        try:
+            return await asyncio.to_thread(self._open)
+        finally:
+            self.close()
+
     async def read(self) -> bytes:
         """Return the next piece, as text; nothing when there is no more so far."""
         return await asyncio.to_thread(self._read)

@@ -132,6 +132,12 @@ TOO_MANY_STREAMS: Final = Kind(
 NO_ATTEMPT: Final = Kind(
     404, "no_attempt", "The task has no such attempt", hint="An attempt has a log once it was queued."
 )
+LOG_NOT_HERE: Final = Kind(
+    404,
+    "log_not_here",
+    "The log is not in this API's log store",
+    hint="RUNYARD_LOG_STORE must be one folder that the API and all schedulers share; or somebody removed the log.",
+)
 BUSY: Final = BY_ERROR[errors.Unavailable]
 INTERNAL: Final = Kind(
     500,
@@ -150,6 +156,7 @@ ALL: Final = (
     *BY_ERROR.values(),
     ROUTE_NOT_FOUND,
     NO_ATTEMPT,
+    LOG_NOT_HERE,
     METHOD_NOT_ALLOWED,
     PRECONDITION_FAILED,
     BODY_TOO_LARGE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -11,6 +12,7 @@ from metastore.queries import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from dag.world import Clock
     from metastore.store import Store
@@ -27,8 +29,9 @@ _PATIENCE: Final = 2.0
 class Readiness:
     """Asks the metastore and the probes, at most once a second while all is well."""
 
-    def __init__(self, store: Store, clock: Clock, probes: Mapping[str, Callable[[], bool]]) -> None:
+    def __init__(self, store: Store, clock: Clock, log_dir: Path, probes: Mapping[str, Callable[[], bool]]) -> None:
         self._store = store
+        self._log_dir = log_dir
         self._clock = clock
         self._probes = probes
         self._looked: asyncio.Task[bool] | None = None
@@ -51,6 +54,13 @@ class Readiness:
                 await self._store.read(keys.get, "")
         except Exception:  # noqa: BLE001  # whatever it is, the answer is no
             unwell.append("metastore")
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                # On a thread: a shared folder may be on a server that is away.
+                if not await asyncio.to_thread(os.access, self._log_dir / ".", os.R_OK | os.X_OK):
+                    unwell.append(f"log store {self._log_dir}")
+        except TimeoutError:
+            unwell.append(f"log store {self._log_dir}")
         if self._was and unwell:
             log.warning("not ready", because=unwell)
         self._was = not unwell

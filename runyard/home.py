@@ -39,6 +39,18 @@ def prepare(home: Path) -> None:
         raise Stop(Exit.HOME, f"The home {home} cannot be written to: {error.strerror}.", _WAY_OUT) from None
 
 
+def prepare_logs(folder: Path) -> None:
+    """Make the folder of the attempts' logs where there is none, or Stop."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Stop(
+            Exit.HOME,
+            f"The log store {folder} cannot be made: {error.strerror}.",
+            "choose a folder that this user can write to, with RUNYARD_LOG_STORE",
+        ) from None
+
+
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
     """Hold the lock of *home*, or Stop and say who has it.  The kernel lets go of it when this process ends."""

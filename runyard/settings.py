@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     )
     log_store: Path | None = Field(
         default=None,
-        description="The folder of the attempts' logs. `logs` in the home folder by default.",
+        description="The folder of the attempts' logs. `logs` in the home folder by default. An API and schedulers "
+        "that have different homes must be given one folder that they share.",
     )
     allowed_hosts: Names = Field(
         default=(),

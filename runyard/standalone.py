@@ -40,6 +40,8 @@ def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: boo
     alone = address is not None and scheduler
     with ExitStack() as stack:
         home.prepare(settings.home)
+        if scheduler or settings.log_store is None:  # else it is for a scheduler to make: /health/ready looks for it
+            home.prepare_logs(settings.logs)
         if scheduler:
             stack.enter_context(home.locked(settings.home))
         bound = None

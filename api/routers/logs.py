@@ -10,7 +10,7 @@ from starlette.responses import Response
 from api.auth import Scope
 from api.dependencies import INTEGER, DagId, MapIndex, RunId, Service, Services, TaskId
 from api.logtext import LogFile
-from api.problems import NO_ATTEMPT, Refused
+from api.problems import LOG_NOT_HERE, NO_ATTEMPT, Refused
 from api.routers.tasks import instance_of
 from api.routing import Router
 from api.stream import HEARTBEAT, Life, LiveResponse, sse
@@ -77,6 +77,8 @@ async def get_logs(
     """
     attempt = await service.store.read(_attempt, dag_id, run_id, task_id, wanted)
     file = LogFile(service.settings.log_dir, attempt.id, offset=wanted.offset)
+    if attempt.log_size and not await file.is_there():
+        raise Refused(LOG_NOT_HERE, _missed(attempt))
     caller = request.state.caller
     as_events = _EVENT_STREAM in request.headers.get("accept", "")
     return LiveResponse(
@@ -125,13 +127,23 @@ async def _follow(  # noqa: C901  # one loop, read top down
                 return
             if beat and as_events:
                 yield HEARTBEAT
-        if piece := file.rest():
+        if piece := _last_words(file, attempt):
             yield _piece(piece, as_events=as_events)
         if as_events:
             yield sse({"state": attempt.state}, event="end")
     finally:
         changes.close()
         file.close()
+
+
+def _last_words(file: LogFile, attempt: AttemptRecord) -> bytes:
+    if attempt.log_size and not file.found:  # known only now, too late for another status
+        return f"[runyard] {_missed(attempt)} {LOG_NOT_HERE.hint}\n".encode()
+    return file.rest()
+
+
+def _missed(attempt: AttemptRecord) -> str:
+    return f"The attempt wrote {attempt.log_size:,} bytes, but its log is not in this API's log store."
 
 
 def _again(conn: Any, attempt: AttemptRecord) -> AttemptRecord:

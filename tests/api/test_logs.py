@@ -9,6 +9,7 @@ import pytest
 
 from api.logtext import CHUNK, LogFile
 from dag.outcomes import Ended
+from metastore.commands.attempts import End, end_attempt
 from tests.api.service import take
 from worker import logs
 
@@ -74,6 +75,42 @@ async def test_a_character_on_the_border_of_two_pieces_stays_whole(tmp_path: Pat
     found += file.rest()
     file.close()
     assert found.decode() == whole
+
+
+async def end_with_a_log(api: Api, attempt_id: str, size: int) -> None:
+    end = End(attempt_id=attempt_id, ended=Ended.SUCCESS, boot_id=api.flow.boot, log_size=size)
+    await api.store.write(end_attempt, end, [api.flow.outlet])
+
+
+@pytest.mark.parametrize("query", ["", "?follow=true", "?tail=1", "?offset=3"])
+async def test_a_log_that_was_written_elsewhere_is_missed_and_not_empty(api: Api, query: str) -> None:
+    attempt_id = await running(api)
+    await end_with_a_log(api, attempt_id, 7)
+    async with await api.caller("logs") as reader:
+        answer = await reader.get(LOGS + query)
+        assert (answer.status_code, answer.json()["code"]) == (404, "log_not_here")
+        assert "7 bytes" in answer.json()["detail"]
+        assert "RUNYARD_LOG_STORE" in answer.json()["hint"]
+        write(api, attempt_id, b"a word\n")
+        assert (await reader.get(LOGS)).text == "a word\n"
+
+
+async def test_an_attempt_that_wrote_nothing_has_an_empty_log(api: Api) -> None:
+    await end_with_a_log(api, await running(api), 0)
+    async with await api.caller("logs") as reader:
+        answer = await reader.get(LOGS)
+        assert (answer.status_code, answer.text) == (200, "")
+
+
+async def test_a_followed_log_that_is_written_elsewhere_says_so_at_the_end(api: Api) -> None:
+    attempt_id = await running(api)
+    async with api.stream(f"{LOGS}?follow=true", await api.key("logs")) as stream:
+        assert await stream.status() == 200
+        await end_with_a_log(api, attempt_id, 7)
+        text = (await stream.rest()).decode()
+    assert text.startswith("[runyard] ")
+    assert "7 bytes" in text
+    assert "RUNYARD_LOG_STORE" in text
 
 
 async def test_a_followed_log_grows_and_ends_with_its_attempt(both: Api) -> None:

@@ -56,6 +56,17 @@ class TestHealth:
             answer = await nobody.get("/health/ready")
             assert (answer.status_code, "scheduler" in answer.text) == (503, False)
 
+    async def test_ready_says_no_while_the_log_store_is_away(self, api: Api) -> None:
+        async with api.client() as nobody:
+            assert (await nobody.get("/health/ready")).status_code == 200
+            elsewhere = api.log_dir.rename(api.log_dir.with_name("unmounted"))
+            api.clock.move(timedelta(seconds=1))
+            answer = await nobody.get("/health/ready")
+            assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
+            elsewhere.rename(api.log_dir)
+            api.clock.move(timedelta(seconds=1))
+            assert (await nobody.get("/health/ready")).status_code == 200
+
     async def test_many_who_ask_at_once_cost_one_look(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         looked = 0
         read = api.store.read

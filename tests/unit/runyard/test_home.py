@@ -106,3 +106,15 @@ def test_a_key_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(Stop, match=r"admin\.key cannot be read") as stop:
         home.read_key(tmp_path)
     assert stop.value.code is Exit.HOME
+
+
+def test_a_log_store_is_made_once_and_only_where_a_folder_can_be(tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "logs"
+    home.prepare_logs(folder)
+    home.prepare_logs(folder)
+    assert mode(folder) == 0o700
+    (tmp_path / "file").touch()
+    with pytest.raises(Stop, match="cannot be made") as stop:
+        home.prepare_logs(tmp_path / "file")
+    assert stop.value.code is Exit.HOME
+    assert "RUNYARD_LOG_STORE" in stop.value.hint
