@@ -28,6 +28,8 @@ PROTOCOL: Final = 1
 MAX_FRAME: Final = 64 * 1024 * 1024
 #: The largest output of a task, in bytes of JSON.
 MAX_OUTPUT: Final = 1024 * 1024
+#: How deep the lists and objects of an output may nest, as in a document.
+MAX_DEPTH: Final = 64
 
 _LENGTH: Final = struct.Struct(">I")
 
@@ -196,12 +198,17 @@ Message = (
 
 
 class FrameInvalid(Exception):
-    """Bytes that are no frame of this protocol."""
+    """Bytes that are no frame of this protocol, or messages that do not make one."""
 
 
 def encode(messages: list[Message]) -> bytes:
     """Return one frame with *messages*."""
-    body = json.dumps(messages, separators=(",", ":")).encode()
+    try:
+        body = json.dumps(messages, separators=(",", ":")).encode()
+    except (RecursionError, TypeError, ValueError) as error:
+        raise FrameInvalid(f"{_names(messages)}: cannot be JSON: {error}") from None
+    if len(body) > MAX_FRAME:
+        raise FrameInvalid(f"{_names(messages)}: a frame of {len(body):,} bytes; at most {MAX_FRAME:,} are accepted")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -219,8 +226,16 @@ def decode(buffer: bytearray) -> list[Message]:
             batch = json.loads(bytes(buffer[_LENGTH.size : end]))
         except ValueError as error:
             raise FrameInvalid(f"a frame that is not JSON: {error}") from None
+        except RecursionError:
+            raise FrameInvalid(f"a frame of {size} bytes that nests too deeply") from None
         del buffer[:end]
         if not isinstance(batch, list):
             raise FrameInvalid("a frame that is not a list of messages")
         messages += batch
     return messages
+
+
+def _names(messages: list[Message]) -> str:
+    if len(messages) != 1:
+        return f"{len(messages)} messages"
+    return f"{messages[0]['type']} of {messages[0].get('attempt_id', 'no attempt')}"

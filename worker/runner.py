@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_OUTPUT = 1024 * 1024
+MAX_DEPTH = 64
 _SOURCE = "<python.source>"
 
 
@@ -133,7 +134,10 @@ def _write_output(path: str, value: Any) -> None:
         data = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         raise _Refused("the return value holds a lone surrogate, which is no text") from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:
+        # Far beyond the cap; whatever is little beyond it is found by the agent, which checks every output.
+        raise _Refused(f"output nests deeper than {MAX_DEPTH} levels") from None
+    except (TypeError, ValueError) as error:
         raise _Refused(f"the return value ({type(value).__name__}) is not JSON: {error}") from None
     if len(data) > MAX_OUTPUT:
         raise _Refused(f"output of {len(data):,} bytes; at most {MAX_OUTPUT:,} are taken")

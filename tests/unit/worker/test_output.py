@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from worker import output
-from worker.protocol import MAX_OUTPUT
+from dag import document
+from worker import output, runner
+from worker.protocol import MAX_DEPTH, MAX_OUTPUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,14 @@ def test_json_is_taken_as_it_is(text: str) -> None:
         pytest.param(b'"\xff"', "byte 1 is not UTF-8", id="no UTF-8"),
         pytest.param(b'"\\ud800"', "lone surrogate", id="half a character"),
         pytest.param(b'{"\\uDC00": 1}', "lone surrogate", id="half a character in a key"),
-        pytest.param(b"[" * 100_000 + b"]" * 100_000, "nested too deeply", id="too deep"),
+        pytest.param(b"[" * 100_000 + b"]" * 100_000, "nests deeper than 64 levels", id="100,000 levels"),
+        pytest.param(b"[" * 1_000_000, "nests deeper than 64 levels", id="a million brackets that never close"),
+        pytest.param(b"[" * 65 + b"]" * 65, "nests deeper than 64 levels", id="65 levels"),
+        pytest.param(b'{"a":[' * 32 + b"{}" + b"]}" * 32, "nests deeper than 64 levels", id="65 levels of both kinds"),
+        pytest.param(
+            rb'["\\",' * 65 + b"0" + b"]" * 65, "nests deeper than 64 levels", id="65 levels after backslashes"
+        ),
+        pytest.param(b'"' + b"[" * 70, "Unterminated string", id="brackets in a string without an end"),
         pytest.param(b'"' + b"x" * MAX_OUTPUT + b'"', "1,048,578 bytes; at most 1,048,576", id="too long"),
     ],
 )
@@ -43,6 +51,35 @@ def test_what_is_not_one_json_value_is_refused_and_says_why(data: bytes, why: st
     with pytest.raises(output.OutputInvalid) as caught:
         output.check(data)
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[" * 64 + "]" * 64, id="64 levels"),
+        pytest.param('{"a":[' * 32 + "1" + "]}" * 32, id="64 levels of both kinds"),
+        pytest.param("[" + ",".join(["[{}]"] * 1000) + "]", id="many beside each other"),
+        pytest.param(
+            json.dumps(["[" * 100, {"{" * 100: 0}, '"' + "[" * 100, "\\" + "[" * 100, '\\"' + "[" * 100]), id="texts"
+        ),
+    ],
+)
+def test_only_levels_of_lists_and_objects_count(text: str) -> None:
+    assert output.check(text.encode()) == text
+
+
+def test_an_output_nests_as_deep_as_a_document_may() -> None:
+    assert MAX_DEPTH == document.MAX_DEPTH
+
+
+@pytest.mark.parametrize("kind", [list, tuple, dict])
+def test_a_return_value_that_nests_too_deeply_is_refused_and_says_why(tmp_path: Path, kind: type) -> None:
+    value: Any = None
+    for _ in range(100_000):
+        value = {"a": value} if kind is dict else kind([value])
+    with pytest.raises(runner._Refused, match="output nests deeper than 64 levels"):
+        runner._write_output(str(tmp_path / "output.json"), value)
+    assert not (tmp_path / "output.json").exists()
 
 
 def test_an_output_of_exactly_the_cap_is_taken(tmp_path: Path) -> None:
