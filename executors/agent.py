@@ -203,6 +203,10 @@ class AgentClient:
             case other:
                 log.error("a message that no agent sends", type=other)
 
+    def unsent(self, link: Link, message: Message, why: str) -> None:  # noqa: ARG002  what all peers are told
+        """Say what the agent will not hear; it asks again for what it misses."""
+        log.error("a message to the agent cannot be sent", type=message["type"], error=why)
+
     def lost(self, link: Link, why: str) -> None:
         if self._link is link or self._link is None:
             self._link = None

@@ -60,6 +60,10 @@ class Agent:
         if link is self._link:
             self._supervisor.receive(message)
 
+    def unsent(self, link: Link, message: Message, why: str) -> None:  # noqa: ARG002  what all peers are told
+        """Say what the service will not hear."""
+        say(f"a message cannot be sent: {why}")
+
     def lost(self, link: Link, why: str) -> None:
         if link is self._link:
             self._link = None

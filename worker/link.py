@@ -26,6 +26,8 @@ class Peer(Protocol):
 
     def received(self, link: Link, message: Message) -> None: ...
 
+    def unsent(self, link: Link, message: Message, why: str) -> None: ...
+
     def lost(self, link: Link, why: str) -> None: ...
 
 
@@ -41,7 +43,7 @@ class Link(asyncio.Protocol):
         self._why = "the other side closed the connection"
 
     def send(self, message: Message) -> None:
-        """Send *message* with all others of this turn of the loop."""
+        """Send *message* with all others of this turn of the loop; the peer hears of one that fits into no frame."""
         if self._transport is None:
             return
         self._out.append(message)
@@ -87,13 +89,18 @@ class Link(asyncio.Protocol):
             self._write(out)
 
     def _write(self, messages: list[Message]) -> None:
-        frame = protocol.encode(messages)
-        if len(frame) > protocol.MAX_FRAME and len(messages) > 1:
+        try:
+            frame = protocol.encode(messages)
+        except protocol.FrameInvalid as error:
+            if len(messages) == 1:
+                self._peer.unsent(self, messages[0], str(error))
+                return
             middle = len(messages) // 2
             self._write(messages[:middle])
             self._write(messages[middle:])
-        elif self._transport is not None:
-            self._transport.write(frame)
+        else:
+            if self._transport is not None:
+                self._transport.write(frame)
 
 
 def peer_uid(end: socket.socket) -> int:
