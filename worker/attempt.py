@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from worker import output
+from worker.spool import one_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -123,7 +124,7 @@ def finish_message(attempt: Attempt, verdict: Verdict, boot_id: str) -> Finish:
         "outcome": verdict.outcome,
         "exit_code": verdict.exit_code,
         "signal": verdict.signal,
-        "error": verdict.error,
+        "error": one_line(verdict.error),
         "output": verdict.output,
         "log_size": log.size if log else 0,
         "log_dropped": log.dropped if log else 0,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 from collections import deque
@@ -26,8 +27,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from worker.protocol import Finish
 
-#: The most bytes of a line about a failure.
+#: The most characters of a line about a failure.
 _MAX_ERROR: Final = 4096
+#: What a database refuses in a text, a terminal obeys, or no encoding has.
+_UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: How long the file of outcomes may get while nothing in it is needed any more, and while something is.
 _LONG: Final = 1024 * 1024
 _TOO_LONG: Final = 64 * 1024 * 1024
@@ -83,10 +86,10 @@ class Spool:
         """Return the line that the zygote or the runner left about a failure, or ""."""
         try:
             with open(self.error_file(attempt_id), "rb") as file:
-                text = file.read(_MAX_ERROR).decode("utf-8", "replace")
+                text = file.read(4 * _MAX_ERROR).decode("utf-8", "replace")
         except OSError:
             return ""
-        return " ".join(text.split())
+        return one_line(text)
 
     def keep(self, finish: Finish) -> None:
         """Write down how an attempt ended."""
@@ -144,6 +147,16 @@ class Spool:
         for finish in self._open.values():
             self._write({"finish": finish})
         os.rename(f"{name}.new", name)
+
+
+def one_line(text: str) -> str:
+    """Return *text* as one bounded line that can be encoded, stored and shown; doing it again changes nothing."""
+    line = _UNFIT.sub(_escape, " ".join(text[: 4 * _MAX_ERROR].split()))
+    return line if len(line) <= _MAX_ERROR else line[: _MAX_ERROR - 1] + "…"
+
+
+def _escape(found: re.Match[str]) -> str:
+    return ascii(found.group())[1:-1]
 
 
 def _unanswered(file: str) -> dict[str, Finish]:

@@ -102,3 +102,29 @@ def test_forgetting_twice_is_no_error(spool: Spool) -> None:
     spool.prepare("a")
     spool.forget("a")
     spool.forget("a")
+
+
+@pytest.mark.parametrize(
+    ("left", "line"),
+    [
+        pytest.param(b"ValueError: a\0b", r"ValueError: a\x00b", id="NUL"),
+        pytest.param(b"\x1b[31mred\x07\x7f", r"\x1b[31mred\x07\x7f", id="what a terminal obeys"),
+        pytest.param("a\x9bb".encode(), r"a\x9bb", id="what an old terminal obeys"),
+        pytest.param(b"a\n\t b\r\n", "a b", id="more than one line"),
+        pytest.param("日本 💥".encode(), "日本 💥", id="other scripts"),
+        pytest.param(b"\xed\xa0\x80", "\ufffd" * 3, id="half a character"),
+        pytest.param(b"\0" * 100_000, (r"\x00" * 1024)[:4095] + "…", id="nothing but NULs"),
+        pytest.param(b"x" * 100_000, "x" * 4095 + "…", id="too long"),
+    ],
+)
+def test_an_error_is_one_line_that_can_be_stored_and_shown(spool: Spool, left: bytes, line: str) -> None:
+    Path(spool.error_file("a")).write_bytes(left)
+    assert spool.error("a") == line
+
+
+def test_every_finish_tells_an_error_that_can_be_stored() -> None:
+    verdict = Verdict("lost", "no pipe: \0 \ud800\x1f" + "y" * 10_000)
+    error = finish_message(an_attempt(), verdict, "boot-1")["error"]
+    assert error.startswith(r"no pipe: \x00 \ud800 y")
+    assert len(error) == 4096
+    error.encode()
