@@ -156,6 +156,94 @@ async def test_a_listener_whose_connection_died_comes_back_and_wakes_everybody(
 
 
 @pytest.mark.postgres
+async def test_hints_go_on_when_their_connections_are_ended_again_and_again_under_load(
+    pair: tuple[PostgresStore, PostgresStore], postgres_url: str
+) -> None:
+    here, there = pair
+    stop = asyncio.Event()
+
+    async def load(store: PostgresStore) -> None:
+        while not stop.is_set():
+            await store.write(tell, "load")
+
+    writers = [asyncio.create_task(load(store)) for store in pair]
+    admin = await asyncpg.connect(postgres_url)
+    ended = 0
+    async with asyncio.timeout(20):
+        while ended < 20:
+            ended += await admin.fetchval(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE application_name = 'runyard hints' AND datname = current_database()"
+            )
+            await asyncio.sleep(0.02)
+    await admin.close()
+    for store in pair:
+        await until_listening(store)
+    stop.set()
+    await asyncio.gather(*writers)
+
+    remote = there.subscribe("run:1")
+    await here.write(tell, "run:1")
+    assert await remote.wait(2)
+
+
+class BrokenDriver(Exception):
+    """What nobody thought of."""
+
+
+@pytest.mark.postgres
+async def test_hints_survive_an_exception_that_nobody_thought_of(
+    pair: tuple[PostgresStore, PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = pair
+    broken = 0
+
+    async def execute(*_: object) -> None:
+        nonlocal broken
+        broken += 1
+        monkeypatch.undo()
+        raise BrokenDriver
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", execute)
+    remote = there.subscribe("run:1")
+    hub_told = here.subscribe("anything")
+    assert here._exchange is not None
+    here._exchange.tell(["run:1"])
+
+    assert await remote.wait(2)
+    assert await hub_told.wait(2)
+    assert broken == 1
+
+
+@pytest.mark.postgres
+async def test_hints_begin_again_when_their_task_ends(
+    pair: tuple[PostgresStore, PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = pair
+    exchange = here._exchange
+    assert exchange is not None
+    first = exchange._task
+
+    def pause() -> float:
+        monkeypatch.undo()
+        raise BrokenDriver
+
+    async def execute(*_: object) -> None:
+        raise BrokenDriver
+
+    monkeypatch.setattr(exchange, "_pause", pause)
+    monkeypatch.setattr(asyncpg.Connection, "execute", execute)
+    exchange.tell(["run:1"])
+    await asyncio.wait([first], timeout=5)
+    assert isinstance(first.exception(), BrokenDriver)
+
+    await until_listening(here)
+    remote = there.subscribe("run:2")
+    await here.write(tell, "run:2")
+    assert await remote.wait(2)
+
+
+@pytest.mark.postgres
 async def test_without_notify_nothing_is_listened_to_and_hints_stay_at_home(
     postgres_url: str, clock: FakeClock, entropy: SeededEntropy
 ) -> None:
