@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from itertools import accumulate
 
 TYPE_CHECKING = False  # typing itself is not imported: it costs 2 ms and a third of a megabyte
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 MAX_OUTPUT = 1024 * 1024
 MAX_DEPTH = 64
 _SOURCE = "<python.source>"
+#: What each bracket does to the depth, as signed bytes; all other bytes do nothing.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+_TOO_DEEP = f"output nests deeper than {MAX_DEPTH} levels"
 
 
 class _Refused(Exception):
@@ -135,15 +140,27 @@ def _write_output(path: str, value: Any) -> None:
     except UnicodeEncodeError:
         raise _Refused("the return value holds a lone surrogate, which is no text") from None
     except RecursionError:
-        # Far beyond the cap; whatever is little beyond it is found by the agent, which checks every output.
-        raise _Refused(f"output nests deeper than {MAX_DEPTH} levels") from None
+        raise _Refused(_TOO_DEEP) from None
     except (TypeError, ValueError) as error:
         raise _Refused(f"the return value ({type(value).__name__}) is not JSON: {error}") from None
     if len(data) > MAX_OUTPUT:
         raise _Refused(f"output of {len(data):,} bytes; at most {MAX_OUTPUT:,} are taken")
+    if depth(data) > MAX_DEPTH:
+        raise _Refused(_TOO_DEEP)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(fd, "wb") as file:
         file.write(data)
+
+
+def depth(data: bytes) -> int:
+    """Return how deep the lists and objects of a JSON text nest; the brackets in its strings do not count.
+
+    It parses nothing and does not call itself: no text is too deep for it.  A mebibyte takes 30 ms at the worst.
+    """
+    plain = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    outside = b"".join(plain.split(b'"')[::2])  # every second quote ends a string
+    steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)).cast("b")
+    return max(accumulate(steps), default=0)
 
 
 def _write_error(path: str, text: str) -> None:

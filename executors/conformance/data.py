@@ -96,7 +96,8 @@ async def output_that_is_not_json_fails_the_task(bench: Bench) -> None:
         ("[1e999]", "too large"),
         ("", "empty"),
         ('"\\ud800"', "surrogate"),
-        ("[" * 100_000, "nested"),
+        ("[" * 100_000, "nests deeper than 64 levels"),
+        ("[" * 65 + "]" * 65, "nests deeper than 64 levels"),
     ):
         row = await bench.run(argv=["sh", "-c", 'cat "$1" > $RUNYARD_OUTPUT', "sh", str(_put(bench, text.encode()))])
         bench.expect((row.state, row.ending["exit_code"], row.ending["output"]), ("failed", 0, None))

@@ -51,6 +51,8 @@ async def python_failure_says_where_and_what(bench: Bench) -> None:
     bench.check("zygote" not in log and "runner" not in log, f"no frame of ours in {log}")
     row = await bench.run(source="def main():\n    x = 1\n    raise KeyError('gone')\n")
     bench.expect(row.ending["error"], "KeyError: 'gone'")
+    hostile = await bench.run(source="def main():\n    raise ValueError('a\\0b \\x1b[31m \\ud800')\n")
+    bench.expect((hostile.state, hostile.ending["error"]), ("failed", r"ValueError: a\x00b \x1b[31m \ud800"))
     bench.check("raise KeyError('gone')" in bench.log(row.attempt_id).decode(), "the source's own line")
 
 
@@ -70,6 +72,8 @@ async def python_that_cannot_be_called_says_the_way_out(bench: Bench) -> None:
         ({"source": "x = 1\n"}, ("main",)),
         ({"source": "def main(:\n"}, ("SyntaxError",)),
         ({"source": "def main():\n    return {1, 2}\n"}, ("set", "JSON")),
+        ({"source": "def main():\n    a = []\n    for _ in range(10**5): a = [a]\n    return a\n"}, ("deeper", "64")),
+        ({"source": "def main():\n    a = []\n    for _ in range(64): a = [a]\n    return a\n"}, ("deeper", "64")),
         ({"source": "def main():\n    return float('nan')\n"}, ("float", "JSON")),
         ({"source": "def main():\n    return '\\ud800'\n"}, ("surrogate",)),
         ({"source": "def main(a):\n    pass\n"}, ("TypeError", "main()")),

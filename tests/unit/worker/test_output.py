@@ -72,10 +72,11 @@ def test_an_output_nests_as_deep_as_a_document_may() -> None:
     assert MAX_DEPTH == document.MAX_DEPTH
 
 
+@pytest.mark.parametrize("levels", [65, 100_000])
 @pytest.mark.parametrize("kind", [list, tuple, dict])
-def test_a_return_value_that_nests_too_deeply_is_refused_and_says_why(tmp_path: Path, kind: type) -> None:
+def test_a_return_value_that_nests_too_deeply_is_refused_and_says_why(tmp_path: Path, kind: type, levels: int) -> None:
     value: Any = None
-    for _ in range(100_000):
+    for _ in range(levels):
         value = {"a": value} if kind is dict else kind([value])
     with pytest.raises(runner._Refused, match="output nests deeper than 64 levels"):
         runner._write_output(str(tmp_path / "output.json"), value)
