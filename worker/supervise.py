@@ -20,6 +20,7 @@ from worker.attempt import Attempt, Verdict, finish_message, judge, stopped
 from worker.children import Zygote
 from worker.fence import Fence
 from worker.protocol import PROTOCOL
+from worker.tidy import Tidier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +38,6 @@ _PIPE_SECONDS: Final = 5.0
 _PIPE_TURN: Final = 512 * 1024
 #: How many started attempts are remembered after their end.
 _REMEMBERED: Final = 20_000
-#: How long the folder of an attempt that is done with stays.
-_TIDY_SECONDS: Final = 0.02
 #: The longest SIGTERM-to-SIGKILL time when the agent itself is going away.
 _DRAIN_KILL_GRACE: Final = 3.0
 
@@ -60,8 +59,7 @@ class Supervisor:
         self._fence = Fence(self._is_running, partial(self._stop_all, "fenced"))
         self._ask_timer: asyncio.TimerHandle | None = None
         self._welcome = False
-        self._untidy: list[str] = []
-        self._tidying = False
+        self._tidier = Tidier(spool, lambda: self.on_change())  # noqa: PLW0108  it is set later
         self.draining = False
         #: Where messages go; the agent sets it with each connection.
         self.send: Callable[[Message], None] = _nowhere
@@ -79,7 +77,7 @@ class Supervisor:
     @property
     def attempts(self) -> int:
         """How many attempts are not done with."""
-        return len(self._attempts) + self._tidying
+        return len(self._attempts) + self._tidier.busy
 
     def warm_up(self) -> None:
         """Start the zygote before it is needed, and take over what a predecessor left."""
@@ -183,25 +181,7 @@ class Supervisor:
             return
         del self._attempts[attempt_id]
         self._spool.answered(attempt_id)
-        # In a thread, several at once, and a moment later: what starts or ends now goes first.
-        self._untidy.append(attempt_id)
-        if not self._tidying:
-            self._tidying = True
-            self._loop.call_later(_TIDY_SECONDS, self._tidy)
-        self.on_change()
-
-    def _tidy(self) -> None:
-        done, self._untidy = self._untidy, []
-        self._loop.run_in_executor(None, self._forget, done).add_done_callback(self._tidied)
-
-    def _forget(self, attempts: list[str]) -> None:
-        for attempt_id in attempts:
-            self._spool.forget(attempt_id)
-
-    def _tidied(self, _done: asyncio.Future[None]) -> None:
-        self._tidying = bool(self._untidy)
-        if self._tidying:
-            self._loop.call_later(_TIDY_SECONDS, self._tidy)
+        self._tidier.add(attempt_id)
         self.on_change()
 
     def _cancel(self, attempt_id: str, reason: Stop, grace: float) -> None:
