@@ -52,6 +52,7 @@ class Readiness:
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._store.read(keys.get, "")
+                await self._store.check()
         except Exception:  # noqa: BLE001  # whatever it is, the answer is no
             unwell.append("metastore")
         try:

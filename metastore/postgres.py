@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from dag.errors import Unavailable
 from metastore.hints import Hub
 from metastore.notify import Exchange
-from metastore.store import Tx
+from metastore.store import PROBE_EVERY, Tx
 from metastore.wire import READ_ONLY, Timeouts, again, ambiguous, connect, not_now, refused, said, sqlstate
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ class PostgresStore:
         self._exchange = Exchange(settings, timeouts, self._hub, entropy) if notify else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
+        #: Why the last write failed; None when it did not.
+        self._trouble: Unavailable | None = None
+        self._probe_at = 0.0
 
     @classmethod
     async def open(  # each of them is a choice of the caller's
@@ -144,7 +147,26 @@ class PostgresStore:
             self._tell(topics)
             return result
 
-        return await self._alone(self._repeatedly(once))
+        return await self._alone(self._noted(once))
+
+    async def _noted(self, once: Callable[[], Awaitable[T]]) -> T:
+        """Do :meth:`_repeatedly` and remember whether writing is in trouble."""
+        try:
+            result = await self._repeatedly(once)
+        except Unavailable as error:
+            self._trouble = error
+            raise
+        self._trouble = None
+        return result
+
+    async def check(self) -> None:
+        if self._trouble is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if now < self._probe_at:
+            raise Unavailable(str(self._trouble))
+        self._probe_at = now + PROBE_EVERY
+        await self.write(_nothing)
 
     async def _committed(self, xid: str) -> bool:
         """Return how a transaction ended whose reply to COMMIT was lost; wait while it is still going on."""
@@ -222,6 +244,10 @@ class PostgresStore:
             self._hub.tell(topics)
             if self._exchange is not None:
                 self._exchange.tell(topics)
+
+
+def _nothing(tx: Tx) -> None:
+    """Do nothing: the transaction has a number by now, so that its COMMIT is written to the disk."""
 
 
 def _ping(conn: Connection) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 from dag.errors import Unavailable
 from metastore.hints import Hub
 from metastore.prepared import Prepared
-from metastore.store import Tx
+from metastore.store import PROBE_EVERY, Tx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,7 +75,11 @@ class _Job:
 
 
 class SqliteStore:
-    """A metastore in one file, for one service."""
+    """A metastore in one file, for one service.
+
+    A file that is unlinked still takes writes, and they are gone with the process.  So each transaction looks, before
+    its COMMIT, whether the path still names the file that was opened.
+    """
 
     dialect: Literal["sqlite", "postgresql"] = "sqlite"
 
@@ -91,6 +95,10 @@ class SqliteStore:
         self._done: deque[_Job] = deque()
         self._waking = False
         self._closed = False
+        self._file = _identity(path)
+        #: Why the last write failed; None when it did not.
+        self._trouble: BaseException | None = None
+        self._probe_at = 0.0
         self._writes: SimpleQueue[_Job | None] = SimpleQueue()
         self._reads: SimpleQueue[_Job | None] = SimpleQueue()
         writer, *readers = conns
@@ -130,6 +138,19 @@ class SqliteStore:
 
         result: T = await self._submit(self._reads, call)
         return result
+
+    async def check(self) -> None:
+        self._refuse_another_file()
+        if (trouble := self._trouble) is None:
+            return
+        now = self._clock.monotonic()
+        if now < self._probe_at:
+            raise Unavailable(str(trouble))
+        self._probe_at = now + PROBE_EVERY
+        try:
+            await self.write(_touch)
+        except (DBAPIError, sqlite3.Error) as error:
+            raise Unavailable(str(error)) from error
 
     def subscribe(self, *topics: Topic) -> Waiter:
         return self._hub.subscribe(*topics)
@@ -174,6 +195,7 @@ class SqliteStore:
                 break
             jobs = [job, *self._more()]
             self._commit_together(conn, fast, jobs)
+            self._trouble = next((job.error for job in jobs if _is_trouble(job.error)), None)
             self._finish(jobs)
             dirty = True
         conn.close()
@@ -198,6 +220,7 @@ class SqliteStore:
             with conn.begin():
                 for job in jobs:
                     self._in_savepoint(fast, _raw(conn), job, alone=len(jobs) == 1)
+                self._refuse_another_file()
         except Exception as error:  # noqa: BLE001  # it is the callers', whatever it is; the writer goes on
             if len(jobs) > 1 and not _out_of_order(error):
                 for job in jobs:
@@ -223,6 +246,14 @@ class SqliteStore:
                 raw.execute("ROLLBACK TO job")
             raw.execute("RELEASE job")
         job.topics = set() if job.error else tx.topics
+
+    def _refuse_another_file(self) -> None:
+        if _identity(self.path) != self._file:
+            msg = (
+                f"{self.path} is not the file any more that this service opened: it was removed or replaced, and "
+                "nothing is written. Put the file back, or start the service again."
+            )
+            raise Unavailable(msg)
 
     def _reader(self, conn: Connection) -> None:
         raw = _raw(conn)
@@ -289,6 +320,20 @@ def file_system(place: str, mounts: str) -> str:
     return kind
 
 
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # asked before every COMMIT, and pathlib takes twice as long
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def _touch(tx: Tx) -> None:
+    """Write something that changes nothing; an UPDATE to the same value would not reach the disk."""
+    version = tx.conn.exec_driver_sql("PRAGMA user_version").scalar()
+    tx.conn.exec_driver_sql(f"PRAGMA user_version = {version}").close()
+
+
 def _engine(path: Path, *, begin: str) -> Engine:
     # Parameters are the users', and errors are logged.
     engine = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool, hide_parameters=True)
@@ -321,6 +366,10 @@ def _translated(error: BaseException) -> BaseException:
         unavailable = Unavailable(f"The database does not answer: {cause}.")
         unavailable.__cause__ = error
         return unavailable
+    if isinstance(cause, sqlite3.DatabaseError) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        damaged = Unavailable(f"The database file is damaged: {cause}. Stop the service and put a copy in its place.")
+        damaged.__cause__ = error
+        return damaged
     return error
 
 
@@ -333,6 +382,16 @@ _TRANSIENT: Final = frozenset(
         sqlite3.SQLITE_CANTOPEN,
     }
 )
+
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def _is_trouble(error: BaseException | None) -> bool:
+    """Whether the next write will probably fail as well."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    read_only = isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
+    return read_only or (error is not None and _out_of_order(error))
 
 
 def _out_of_order(error: BaseException) -> bool:

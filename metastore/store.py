@@ -9,7 +9,7 @@ statements.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, Literal, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: How often at most a check tries to write after a write that failed.
+PROBE_EVERY: Final = 3.0
 
 #: What a hint may be about: ``runs`` (a run may start), ``due`` (an instance has to be looked at, now or at a new
 #: time), ``ready`` (an instance waits for a slot), ``stop`` (an attempt was asked to stop), or ``run:<id>`` (that run
@@ -82,6 +85,14 @@ class Store(Protocol):
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run *query* on one snapshot and return its result."""
+        ...
+
+    async def check(self) -> None:
+        """Raise :exc:`~dag.errors.Unavailable` when the database takes no writes.
+
+        Costs nothing while writes succeed: only after one that failed does it write, and that not more often than every
+        :data:`PROBE_EVERY` seconds.
+        """
         ...
 
     def subscribe(self, *topics: Topic) -> Subscription:

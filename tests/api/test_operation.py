@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter
 from api import problems
 from api.app import create_app
 from dag import errors
+from metastore.sqlite import SqliteStore
 from tests.api.service import DICE, pointers
 
 if TYPE_CHECKING:
@@ -64,6 +65,17 @@ class TestHealth:
             answer = await nobody.get("/health/ready")
             assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
             elsewhere.rename(api.log_dir)
+            api.clock.move(timedelta(seconds=1))
+            assert (await nobody.get("/health/ready")).status_code == 200
+
+    async def test_ready_says_no_while_the_database_takes_no_writes(self, api: Api) -> None:
+        assert isinstance(api.store, SqliteStore)
+        async with api.client() as nobody:
+            assert (await nobody.get("/health/ready")).status_code == 200
+            kept = api.store.path.rename(api.store.path.with_name("kept.db"))
+            api.clock.move(timedelta(seconds=1))
+            assert (await nobody.get("/health/ready")).status_code == 503
+            kept.rename(api.store.path)
             api.clock.move(timedelta(seconds=1))
             assert (await nobody.get("/health/ready")).status_code == 200
 

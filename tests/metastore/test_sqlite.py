@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 
 from dag.errors import Unavailable
 from metastore.models.limits import limits
@@ -83,6 +85,86 @@ async def test_a_full_disk_is_unavailable_and_what_was_told_as_written_is_there(
     await sqlite_store.write(cap, 10_000)
     await sqlite_store.write(add, "after")
     assert "after" in await sqlite_store.read(every)
+
+
+async def test_after_a_write_that_failed_a_check_tries_one_but_not_all_the_time(
+    sqlite_store: SqliteStore, clock: FakeClock
+) -> None:
+    def full(_: Tx) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="full"):
+            await sqlite_store.write(full)
+        await sqlite_store.check()
+        await sqlite_store.check()
+        with pytest.raises(Unavailable, match="full"):
+            await sqlite_store.write(full)
+        with pytest.raises(Unavailable, match="full"):
+            await sqlite_store.check()
+        clock.move(timedelta(seconds=5))
+
+
+async def test_a_database_that_cannot_be_written_is_trouble(sqlite_store: SqliteStore) -> None:
+    def read_only(tx: Tx) -> None:
+        tx.conn.exec_driver_sql("PRAGMA query_only = ON").close()
+
+    await sqlite_store.write(read_only)
+    await sqlite_store.check()
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await sqlite_store.write(add, "one")
+    with pytest.raises(Unavailable, match="readonly"):
+        await sqlite_store.check()
+
+
+async def test_a_sound_store_is_not_written_to_when_it_is_checked(sqlite_store: SqliteStore) -> None:
+    other = sqlite3.connect(sqlite_store.path)
+    await sqlite_store.write(add, "one")
+    before = other.execute("PRAGMA data_version").fetchone()
+    for _ in range(10):
+        await sqlite_store.check()
+    assert other.execute("PRAGMA data_version").fetchone() == before
+    other.close()
+
+
+async def test_a_refused_command_is_no_trouble(sqlite_store: SqliteStore) -> None:
+    await sqlite_store.write(add, "one")
+    with pytest.raises(IntegrityError):
+        await sqlite_store.write(add, "one")
+    await sqlite_store.check()
+
+
+@pytest.mark.parametrize("way", ["removed", "replaced"])
+async def test_a_file_that_is_not_the_one_that_was_opened_is_not_written_to(
+    sqlite_store: SqliteStore, way: str
+) -> None:
+    await sqlite_store.write(add, "before")
+    kept = sqlite_store.path.rename(sqlite_store.path.with_name("kept.db"))
+    if way == "replaced":
+        sqlite_store.path.touch()
+
+    results = await asyncio.gather(*(sqlite_store.write(add, f"{n}") for n in range(3)), return_exceptions=True)
+
+    assert [type(result) for result in results] == [Unavailable] * 3
+    assert "removed or replaced" in str(results[0])
+    with pytest.raises(Unavailable, match="removed or replaced"):
+        await sqlite_store.check()
+    kept.rename(sqlite_store.path)
+    await sqlite_store.write(add, "after")
+    await sqlite_store.check()
+    assert await sqlite_store.read(every) == ["after", "before"]
+
+
+async def test_a_damaged_file_is_named_with_a_way_out(sqlite_store: SqliteStore) -> None:
+    def damaged(_: Tx) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    with pytest.raises(Unavailable, match=r"malformed.*copy"):
+        await sqlite_store.write(damaged)
 
 
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path, clock: FakeClock, entropy: SeededEntropy) -> None:

@@ -148,3 +148,20 @@ async def test_hints_are_told_after_the_commit_and_only_then(store: Store, ends:
 
     assert await waiter.wait(0.05) is (ends == "commits")
     waiter.close()
+
+
+async def test_after_a_write_that_failed_a_check_writes_and_is_content(store: Store) -> None:
+    def fail(_: Tx) -> None:
+        msg = "not now"
+        raise Unavailable(msg)
+
+    await store.check()
+    with pytest.raises(Unavailable, match="not now"):
+        await store.write(fail)
+    await store.check()
+    with pytest.raises(Unavailable, match="not now"):
+        await store.write(fail)
+    with pytest.raises(Unavailable, match="not now"):  # it has tried a moment ago
+        await store.check()
+    await store.write(add, "a")
+    await store.check()
