@@ -14,8 +14,10 @@ from bench.figures import Report, show
 
 asked, form = options("python -m bench", databases="both")
 reports: list[Report] = []
-for benchmark in (machine, start, chain, fanout, triggers, singles, crash):
-    print(f"{benchmark.__name__} …", file=sys.stderr, flush=True)
-    # Many kills are in one loop already.
-    reports += benchmark.measure(replace(asked, repeat=1) if benchmark is crash else asked)
-show(reports, form)
+try:
+    for benchmark in (machine, start, chain, fanout, triggers, singles, crash):
+        print(f"{benchmark.__name__} …", file=sys.stderr, flush=True)
+        # Many kills are in one loop already.
+        reports += benchmark.measure(replace(asked, repeat=1) if benchmark is crash else asked)
+finally:
+    show(reports, form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
@@ -82,6 +83,7 @@ def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) 
     parser.add_argument("--idle-seconds", type=float, default=30.0, help="how long an idle service is watched")
     parser.add_argument("--cycles", type=int, default=20, help="how many kills a crash loop has")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was started is ended on the way out
     asked = Options(
         databases=DATABASES[given.database] if databases is not None else (),
         repeat=given.repeat,
