@@ -87,6 +87,8 @@ def to_the_end(api: Api, run: Mapping[str, Any], view: View, clock: Clock, secon
             try:
                 for event in api.events(f"{path}/events", after, left):
                     heard = clock.monotonic()
+                    if event.kind == "end":  # of the stream: its data is the run and not an event of it
+                        break
                     after = event.id or after
                     view.show(event.data)
                     if event.kind.startswith("run.") and event.data.get("to_state") in RUN_FINAL:

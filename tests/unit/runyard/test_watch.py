@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from runyard.watch import Lines, Screen
+from runyard.watch import Lines, Screen, to_the_end
+from runyard.world import SystemClock
+from tests.unit.runyard.test_client import ok, serving
 from tests.world import FakeClock
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -74,3 +77,15 @@ def test_lines_tell_what_happened_and_leave_out_what_was_only_prepared(capsys: p
     view.show(event(None, "failed"))
     lines = [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
     assert lines == ["a running (try 2)", "a failed (try 2): exit code 3\\x1b[2J", "run failed"]
+
+
+def test_the_end_of_a_stream_is_no_event_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"dag_id": "d", "run_id": "r", "state": "success"}
+    last = f"id: 9\nevent: run.success\ndata: {json.dumps(event(None, 'success'))}\n\n"
+    end = f"event: end\ndata: {json.dumps(run)}\n\n"
+    with serving(lambda handler: handler.stream(end.encode()), ok(run)) as (api, _):
+        assert to_the_end(api, run, Lines(), SystemClock(), 10) == run
+    assert capsys.readouterr().out == ""
+    with serving(lambda handler: handler.stream((last + end).encode()), ok(run)) as (api, _):
+        assert to_the_end(api, run, Lines(), SystemClock(), 10) == run
+    assert capsys.readouterr().out.splitlines()[1:] == []
