@@ -67,7 +67,8 @@ class IllegalStep(Conflict):
     """A step that the state tables do not know."""
 
     def __init__(self, state: str, taken: str) -> None:
-        super().__init__(f"{taken!r} is not possible in state {state!r}.")
+        # Both may be members of an enumeration, whose repr is not their value.
+        super().__init__(f"{str(taken)!r} is not possible in state {str(state)!r}.")
         self.state = state
         self.taken = taken
 

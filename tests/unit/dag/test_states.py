@@ -67,3 +67,7 @@ def test_nothing_that_is_being_cancelled_is_tried_again() -> None:
 def test_an_illegal_step_names_state_and_step() -> None:
     with pytest.raises(IllegalStep, match="'start' is not possible in state 'success'"):
         step(TASK_STEPS, TaskState.SUCCESS, TaskStep.START)
+
+
+def test_an_illegal_step_is_told_in_plain_words() -> None:
+    assert str(IllegalStep(RunState.SUCCESS, RunStep.CANCEL)) == "'cancel' is not possible in state 'success'."
