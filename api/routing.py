@@ -7,8 +7,9 @@ made from the text of a path: what the router matched decides, and where it matc
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -36,6 +37,7 @@ PUBLIC: Final = "public"
 
 _JSON: Final = ("application/json",)
 _SAFE: Final = frozenset({"GET", "HEAD"})
+_UTF_8: Final = frozenset({"utf-8", "utf8"})
 _CALL: Final = "x-call"
 #: The codes of :func:`dag.document.read` for what is not even the language it says it is.
 _MALFORMED: Final = frozenset({"not_json", "not_yaml", "not_utf8", "empty_document"})
@@ -113,7 +115,8 @@ class Route(APIRoute):
         self.answers: Final = frozenset(self.methods or ())
         self.needs: Final = None if call.needs == PUBLIC else Scope(call.needs)
         self.media: Final = call.media
-        self._query: Final = frozenset(_query_names(self))
+        #: The names of its query parameters, and whether each may be given several times.
+        self._query: Final = _query_parameters(self)
 
     async def handle(self, scope: Asgi, receive: Receive, send: Send) -> None:
         """Authenticate, authorise, and refuse what the route cannot read; only then go on."""
@@ -150,6 +153,8 @@ class Route(APIRoute):
                 headers={"Accept": ", ".join(self.media)},
                 hint=f"Send Content-Type: {self.media[0]}; an empty body is {{}}.",
             )
+        if (charset := _charset(given or "")) not in _UTF_8:
+            raise Refused(UNSUPPORTED_MEDIA, f"A body is read as UTF-8, not as {charset[:40]!r}.")
         if headers.get("content-encoding", "identity") != "identity":
             raise Refused(UNSUPPORTED_MEDIA, "A body is read as it is: no Content-Encoding.")
 
@@ -172,6 +177,19 @@ class Route(APIRoute):
                     for name in unknown
                 ],
             )
+        counts = Counter(name for name, _ in request.query_params.multi_items())
+        repeated = [name for name, count in counts.items() if count > 1 and not self._query[name]]
+        if repeated:
+            problems = [
+                Problem(
+                    pointer=f"/query/{name}",
+                    code="repeated_parameter",
+                    message=f"The query parameter {name!r} is given {counts[name]} times, and has one value.",
+                    hint="Give it once.",
+                )
+                for name in repeated
+            ]
+            raise Refused(INVALID, problems[0].message, problems=problems)
 
 
 class Router(APIRouter):
@@ -235,14 +253,27 @@ def _failures(method: str, needs: str, fails: tuple[int, ...]) -> list[int]:
     return sorted(always | mutation | set(fails))
 
 
-def _query_names(route: APIRoute) -> set[str]:
-    names: set[str] = set()
+def _charset(media: str) -> str:
+    """Return the charset of a media type, lower case; ``utf-8`` where it names none."""
+    for parameter in media.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip().strip('"').lower()
+    return "utf-8"
+
+
+def _query_parameters(route: APIRoute) -> dict[str, bool]:
+    names: dict[str, bool] = {}
     waiting = [route.dependant]
     while waiting:
         dependant = waiting.pop()
-        names |= {field.alias for field in dependant.query_params}
+        names |= {field.alias: _is_list(field.field_info.annotation) for field in dependant.query_params}
         waiting += dependant.dependencies
     return names
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(get_origin(one) is list for one in get_args(annotation))
 
 
 async def authenticate(request: Request) -> Caller:

@@ -124,6 +124,21 @@ async def test_a_type_may_have_parameters_and_any_case(admin: httpx.AsyncClient)
     assert answer.status_code == 415
 
 
+@pytest.mark.parametrize("charset", ["latin-1", "utf-16", '"iso-8859-1"', ""])
+async def test_another_charset_than_utf_8_is_refused(admin: httpx.AsyncClient, charset: str) -> None:
+    media = f"application/json; Charset={charset}"
+    answer = await admin.post("/api/v1/dags/dice/runs", content=b"{}", headers={"Content-Type": media})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert "UTF-8" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf-8"', "utf8"])
+async def test_utf_8_has_several_spellings(admin: httpx.AsyncClient, charset: str) -> None:
+    media = f"application/json;charset={charset}"
+    answer = await admin.post("/api/v1/dags/dice/runs", content=b"{}", headers={"Content-Type": media})
+    assert answer.status_code == 201
+
+
 async def test_yaml_is_for_documents_only(admin: httpx.AsyncClient) -> None:
     answer = await admin.post("/api/v1/dags/dice/runs", content="{}", headers={"Content-Type": "application/yaml"})
     assert answer.status_code == 415

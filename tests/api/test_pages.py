@@ -186,3 +186,18 @@ async def test_a_prefix_is_compared_exactly(both: Api) -> None:
         assert ids((await limited.get("/api/v1/dags")).json()["items"]) == ["sales_a"]
         for dag_id in ("SALES_A", "salesXa", "xsales_a"):
             assert (await limited.get(f"/api/v1/dags/{dag_id}")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("dags?limit=1&limit=2", "limit"), ("dags?paused=true&paused=true", "paused"), ("runs?cursor=&cursor=", "cursor")],
+)
+async def test_a_parameter_that_has_one_value_is_given_once(admin: httpx.AsyncClient, path: str, name: str) -> None:
+    answer = await admin.get(f"/api/v1/{path}")
+    assert (answer.status_code, pointers(answer)) == (422, [(f"/query/{name}", "repeated_parameter")])
+    assert name in answer.json()["detail"]
+
+
+async def test_a_parameter_that_has_several_values_is_given_several_times(admin: httpx.AsyncClient) -> None:
+    for path in ("dags?tag=a&tag=b", "runs?state=queued&state=running&label=a=b&label=c=d"):
+        assert (await admin.get(f"/api/v1/{path}")).status_code == 200, path
