@@ -75,8 +75,18 @@ def current(url: str) -> str | None:
             return _sqlite_revision(settings.path)
         return asyncio.run(_postgres_revision(settings))
     except (OSError, TimeoutError, sqlite3.Error) as error:
-        msg = f"The database {settings.shown} cannot be reached: {error or type(error).__name__}."
+        msg = f"The database {settings.shown} cannot be reached: {error or type(error).__name__}. {_way_out(error)}"
         raise Unavailable(msg) from error
+
+
+def _way_out(error: Exception) -> str:
+    if not isinstance(error, sqlite3.Error):
+        return "Start the database server, or mend RUNYARD_DATABASE_URL."
+    if isinstance(error, sqlite3.OperationalError):
+        return "Look at the file's owner and mode, and whether another program has locked it."
+    return (
+        "The file is damaged or none of SQLite's: put a copy in its place, or move it away to begin with an empty one."
+    )
 
 
 def config(settings: DatabaseSettings) -> Config:
@@ -112,7 +122,7 @@ async def _postgres_revision(settings: DatabaseSettings) -> str | None:
     try:
         conn = await asyncpg.connect(settings.asyncpg, timeout=10, command_timeout=30)
     except asyncpg.PostgresError as error:
-        msg = f"The database {settings.shown} cannot be used: {error}."
+        msg = f"The database {settings.shown} cannot be used: {error}. Look at RUNYARD_DATABASE_URL."
         raise Unavailable(msg) from error
     try:
         if await conn.fetchval("SELECT to_regclass('alembic_version')") is None:

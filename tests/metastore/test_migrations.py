@@ -265,7 +265,15 @@ def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
         migrate.current("postgresql://me:s3cret@127.0.0.1:1/nothing")
 
     assert "127.0.0.1:1" in str(unavailable.value)
+    assert "RUNYARD_DATABASE_URL" in str(unavailable.value)
     assert "s3cret" not in str(unavailable.value)
+
+
+def test_a_file_that_is_no_database_is_named_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "runyard.db"
+    path.write_text("This is a letter. " * 500)
+    with pytest.raises(Unavailable, match=r"runyard\.db .*not a database.*put a copy in its place"):
+        migrate.upgrade(f"sqlite:///{path}")
 
 
 def test_the_file_is_its_owners_only(sqlite_files: Any, tmp_path: Path) -> None:  # noqa: ARG001  # alembic is warm
