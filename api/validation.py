@@ -1,6 +1,7 @@
 """What FastAPI and pydantic find wrong with a request, in our words: place, rule, way out."""
 
 import difflib
+import reprlib
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.exceptions import RequestValidationError
@@ -43,8 +44,8 @@ _SENTENCES: Final = {
     "too_long": ("too_long", "{name} has more than {max_length} items."),
     "too_short": ("too_short", "{name} must have at least {min_length} items."),
     "string_pattern_mismatch": ("wrong_form", "{name} does not match {pattern}."),
-    "enum": ("unknown_value", "{name} is not one of {expected}."),
-    "literal_error": ("unknown_value", "{name} is not one of {expected}."),
+    "enum": ("unknown_value", "{name}: {given} is not one of {expected}."),
+    "literal_error": ("unknown_value", "{name}: {given} is not one of {expected}."),
 }
 #: The kinds that our own validators raise; they write their own sentences.
 OURS: Final = frozenset({"instant", "invalid_id", "admin_prefix", "nothing_to_change", "bad_filter", "nul_character"})
@@ -70,8 +71,19 @@ def _problem(error: Any, known: "Sequence[str]") -> Problem:
     where, *rest = error["loc"]
     place = [str(part).replace("~", "~0").replace("/", "~1") for part in rest if part not in _MARKS]
     pointer = "".join(f"/{part}" for part in (place if where == "body" else [str(where), *place]))
-    code, message, hint = _words(error, str(rest[-1]) if rest else "body", known if len(rest) == 1 else ())
+    code, message, hint = _words(error, _name(rest), known if len(rest) == 1 else ())
     return Problem(pointer=pointer, code=code, message=message, hint=hint)
+
+
+def _name(place: "Sequence[Any]") -> str:
+    """Return what a sentence calls it: the field, and which item of it."""
+    match place:
+        case []:
+            return "body"
+        case [*_, field, int() as number]:
+            return f"{field}[{number}]"
+        case _:
+            return str(place[-1])
 
 
 def _words(error: Any, name: str, known: "Sequence[str]") -> tuple[str, str, str]:
@@ -91,7 +103,8 @@ def _words(error: Any, name: str, known: "Sequence[str]") -> tuple[str, str, str
     if kind in OURS:
         return kind, f"{error['msg']}.", ""
     code, sentence = _SENTENCES.get(kind, ("wrong_value", "{name} is not acceptable: {msg}."))
-    return code, sentence.format(name=name, msg=error["msg"], **error.get("ctx") or {}), ""
+    given = reprlib.repr(error.get("input"))
+    return code, sentence.format(name=name, given=given, msg=error["msg"], **error.get("ctx") or {}), ""
 
 
 def _meant(name: str, known: "Sequence[str]") -> str:

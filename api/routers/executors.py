@@ -21,8 +21,10 @@ router = Router(prefix="/api/v1", tags=["Executors"])
     example={"items": [schemas.EXAMPLE], "next_cursor": None},
 )
 async def list_executors(service: Service, caller: Asking) -> Response:
-    """List the executors that DAGs and tasks may name, the default first, with their slots."""
+    """List the executors with their slots: those that are configured here, the default first, then those of others."""
     records = await service.store.read(queries.every)
+    configured = service.settings.executors
+    elsewhere = sorted({record.name for record in records} - set(configured))
     items = [
         schemas.render(
             name,
@@ -31,6 +33,6 @@ async def list_executors(service: Service, caller: Asking) -> Response:
             # What others use of a host is not for a key that may not know of them.
             places=caller.dag_prefix is None,
         )
-        for number, name in enumerate(service.settings.executors)
+        for number, name in enumerate((*configured, *elsewhere))
     ]
     return answer({"items": items, "next_cursor": None})

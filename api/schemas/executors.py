@@ -49,7 +49,7 @@ class Executor(Answer):
 
 
 class ExecutorList(Answer):
-    """All configured executors, the default first."""
+    """All executors that are configured or that an agent announced, the default first."""
 
     items: list[Executor]
     next_cursor: None = Field(description="Always null: there are never many.")

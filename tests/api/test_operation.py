@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from api import problems
 from api.app import create_app
+from api.settings import ApiSettings
 from dag import errors
 from metastore.sqlite import SqliteStore
 from tests.api.service import DICE, pointers
@@ -138,6 +139,18 @@ async def test_the_series_of_requests_have_a_bound(api: Api) -> None:
     assert len(lines) <= 4, lines
 
 
+async def test_executors_of_other_services_are_listed_as_well(both: Api) -> None:
+    await both.flow.slots(4)
+    settings = ApiSettings(log_dir=both.log_dir, executors=("sequential",))
+    app = create_app(store=both.store, clock=both.clock, entropy=both.entropy, settings=settings)
+    async with both.client(await both.key("read"), app) as reader:
+        found = (await reader.get("/api/v1/executors")).json()["items"]
+    assert [(one["name"], one["default"], one["status"]) for one in found] == [
+        ("sequential", True, "unknown"),
+        ("local", False, "ok"),
+    ]
+
+
 async def test_executors_are_listed_with_the_default_first(both: Api) -> None:
     async with await both.caller("read") as reader:
         empty = (await reader.get("/api/v1/executors")).json()["items"]
@@ -193,6 +206,13 @@ class TestKeys:
     ) -> None:
         answer = await admin.post("/api/v1/keys", json=body)
         assert (answer.status_code, pointers(answer)) == (422, [place])
+
+    async def test_a_scope_that_is_none_is_named(self, admin: httpx.AsyncClient) -> None:
+        answer = await admin.post("/api/v1/keys", json={"name": "x", "scopes": ["read", "bogus"]})
+        (error,) = answer.json()["errors"]
+        assert error["message"].startswith("scopes[1]: 'bogus' is not one of 'read', ")
+        answer = await admin.post("/api/v1/keys", json={"name": "x", "scopes": ["x" * 10_000]})
+        assert len(answer.json()["errors"][0]["message"]) < 300
 
     async def test_an_admin_key_with_a_prefix_makes_no_keys(self, api: Api) -> None:
         async with await api.caller("admin", prefix="a") as odd:
