@@ -52,7 +52,8 @@ def apply(schema: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[st
         return {}
     from dag import param_values  # noqa: PLC0415  # as above
 
-    whole = param_values.filled(schema, given)
+    whole = param_values.filled(schema, given, findings)
+    findings.raise_if_any(Invalid)
     param_values.validate(schema, whole, findings)
     findings.raise_if_any(Invalid)
     return whole

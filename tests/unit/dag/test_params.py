@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
+from time import process_time
 from typing import Any
 
 import pytest
@@ -363,6 +365,61 @@ def test_a_value_that_doubles_the_work_at_each_level_is_stopped() -> None:
         deep = [deep]
     schema = props(x={"$ref": "#/$defs/r"}) | {"$defs": {"r": {"allOf": [again, again]}}}
     assert refused(schema, {"x": deep}) == [("/params", "too_much_work")]
+
+
+ENOUGH = 2.0  # seconds of CPU on a slow and busy machine; what is meant is 0.5
+R = {"$ref": "#/$defs/r"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "params"),
+    [
+        (props(x={"items": {"enum": list(range(4900))}}), {"x": [-1] * 12_000}),
+        (props(x={"items": {"enum": list(range(4900))}}), {"x": [4899] * 24_000}),
+        (props(x={"anyOf": [False] * 2400}), {"x": [1] * 60_000}),
+        (props(x={"anyOf": [{"type": "string"}] * 2400}), {"x": [1] * 60_000}),
+        (props(x={"items": {"oneOf": [{"description": "y" * 900_000}, True]}}), {"x": [1] * 20_000}),
+        (props(x={"items": {"$ref": "#/$defs/" + "a" * 50_000}}) | {"$defs": {"a" * 50_000: {}}}, {"x": [1] * 60_000}),
+        (props(x={"items": props(**{f"p{no}": True for no in range(4800)})}), {"x": [{}] * 20_000}),
+        (props(x={"items": {"required": [f"p{no}" for no in range(4800)]}}), {"x": [{}] * 20_000}),
+        (props(x={"items": {"dependentRequired": {"a": [f"p{no}" for no in range(4800)]}}}), {"x": [{"a": 1}] * 9000}),
+        (props(x={"allOf": [{"uniqueItems": True}] * 1600}), {"x": [{"a": no} for no in range(18_000)]}),
+        (props(x={"allOf": [{"pattern": "(a|b)*c"}] * 1600}), {"x": "ab" * 120_000}),
+        (props(x={"additionalProperties": {"items": {"type": "string"}}}), {"x": {"k" * 100_000: [1] * 50_000}}),
+        (
+            props(x={**R, "default": {}}) | {"$defs": {"r": props(a={**R, "default": {}}, b={**R, "default": {}})}},
+            {},
+        ),
+        (props(**{f"p{no}": R for no in range(900)}) | {"$defs": {"r": {"default": ["z" * 900_000]}}}, {}),
+    ],
+)
+def test_no_schema_and_params_take_long(schema: Any, params: dict[str, Any]) -> None:
+    started = process_time()
+    with suppress(Invalid):
+        apply(schema, params)
+    assert process_time() - started < ENOUGH
+
+
+def test_a_long_list_of_choices_is_checked_for_many_items() -> None:
+    params = {"x": [f"v{no % 250}" for no in range(24_000)]}
+    assert apply(props(x={"items": {"enum": [f"v{no}" for no in range(250)]}}), params) == params
+
+
+def test_after_a_hundred_findings_the_rest_is_not_looked_for() -> None:
+    found = refused(props(x={"items": {"type": "string"}}), {"x": [1] * 1000})
+    assert found == [*[(f"/params/x/{no}", "bad_param") for no in range(100)], ("/params", "too_many_problems")]
+
+
+@pytest.mark.parametrize(
+    ("choice", "value", "fits"),
+    [(1, 1.0, True), (1, True, False), (0, False, False), ("1", 1, False), ([{"a": 1}], [{"a": 1.0}], True)],
+)
+def test_choices_are_equal_as_json_is(choice: Any, value: Any, fits: bool) -> None:  # noqa: FBT001  # a table
+    for rule in ({"enum": ["x", choice]}, {"const": choice}):
+        if fits:
+            assert apply(props(x=rule), {"x": value}) == {"x": value}
+        else:
+            assert refused(props(x=rule), {"x": value}) == [("/params/x", "bad_param")]
 
 
 @pytest.mark.parametrize("number", [2**62 + 1, 1.5e308, -1e-320])
