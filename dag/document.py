@@ -18,11 +18,13 @@ from dag.findings import Findings
 from dag.references import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 MAX_BYTES: Final = 1024 * 1024
 #: Objects and lists inside each other.
 MAX_DEPTH: Final = 64
+#: Pointers are cut there when something stands below them.
+_LONGEST_PLACE: Final = 1000
 
 _INT64: Final = range(-(2**63), 2**63)
 _DIGITS: Final = 19
@@ -72,23 +74,34 @@ def sweep(value: Any, findings: Findings) -> bool:
 
     A NUL is told like the rest, and does no harm to who looks further.
     """
-    stack: list[tuple[Any, str, int]] = [(value, "", 1)]
+    stack: list[Iterator[tuple[Any, str]]] = [iter([(value, "")])]
     while stack:
-        here, at, depth = stack.pop()
+        if (child := next(stack[-1], None)) is None:
+            stack.pop()
+            continue
+        here, at = child
         if isinstance(here, str):
             _sweep_text(here, at, findings)
         elif isinstance(here, dict | list | tuple):
-            if depth > MAX_DEPTH:
+            if len(stack) > MAX_DEPTH:
                 findings.add(_shortened(at), "too_deep", *_TOO_DEEP)
                 return False
+            at = _shortened(at, _LONGEST_PLACE)  # each value inside repeats it
             if isinstance(here, dict):
                 _sweep_keys(here, at, findings)
-                stack.extend((child, f"{at}/{escape(str(key))}", depth + 1) for key, child in reversed(here.items()))
-            else:
-                stack.extend((here[no], f"{at}/{no}", depth + 1) for no in reversed(range(len(here))))
+            stack.append(_children(here, at))
         else:
             _sweep_scalar(here, at, findings)
     return all(problem.code == _NUL for problem in findings.problems)
+
+
+def _children(here: dict[Any, Any] | list[Any] | tuple[Any, ...], at: str) -> Iterator[tuple[Any, str]]:
+    if isinstance(here, dict):
+        for key, child in here.items():
+            yield child, f"{at}/{escape(str(key))}"
+    else:
+        for no, child in enumerate(here):
+            yield child, f"{at}/{no}"
 
 
 _TOO_DEEP: Final = (
@@ -179,8 +192,7 @@ def _constant(name: str) -> float:
     return float(name)
 
 
-def _shortened(pointer: str) -> str:
-    limit = 200
+def _shortened(pointer: str, limit: int = 200) -> str:
     return pointer if len(pointer) <= limit else pointer[:limit] + "…"
 
 
