@@ -51,6 +51,7 @@ class ParameterSchemas:
     async def check(self, dag_id: str, version: int | None, given: Mapping[str, Any]) -> Checked:
         """Return *given* checked for *version* (None: the current one, as far as is known)."""
         known = self._current.get(dag_id)
+        checked: Checked | None = None
         if known is not None and version in (None, known.version):
             self._current.move_to_end(dag_id)
             checked = await _applied(known, given)
@@ -58,7 +59,11 @@ class ParameterSchemas:
                 return checked
         # Unknown, or refused by what may be old: look before anything is refused.
         found = await self._read(dag_id, version)
-        return Checked(0, "", {}, found) if isinstance(found, RunyardError) else await _applied(found, given)
+        if isinstance(found, RunyardError):
+            return Checked(0, "", {}, found)
+        if checked is not None and (checked.version, checked.content_hash) == (found.version, found.content_hash):
+            return checked
+        return await _applied(found, given)
 
     def forget(self, dag_id: str) -> None:
         """Read the DAG again next time: it was changed."""
