@@ -414,7 +414,7 @@ def test_after_a_hundred_findings_the_rest_is_not_looked_for() -> None:
     ("choice", "value", "fits"),
     [(1, 1.0, True), (1, True, False), (0, False, False), ("1", 1, False), ([{"a": 1}], [{"a": 1.0}], True)],
 )
-def test_choices_are_equal_as_json_is(choice: Any, value: Any, fits: bool) -> None:  # noqa: FBT001  # a table
+def test_choices_are_equal_as_json_is(choice: Any, value: Any, *, fits: bool) -> None:
     for rule in ({"enum": ["x", choice]}, {"const": choice}):
         if fits:
             assert apply(props(x=rule), {"x": value}) == {"x": value}
