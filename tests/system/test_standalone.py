@@ -152,7 +152,7 @@ def test_a_home_in_use_is_refused_and_says_by_whom(make_service: Make) -> None:
     assert f"in use by another service (pid {made.process.pid})" in said
 
 
-def test_a_port_in_use_is_refused_before_anything_is_made(make_service: Make) -> None:
+def test_a_port_in_use_is_refused_before_database_or_key_is_made(make_service: Make) -> None:
     made = make_service()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -160,7 +160,7 @@ def test_a_port_in_use_is_refused_before_anything_is_made(make_service: Make) ->
     assert code == 12
     assert f"Port {port} of 127.0.0.1 cannot be listened on: Address already in use." in said
     assert "--port" in said
-    assert {path.name for path in made.home.iterdir()} == {"code", "lock"}
+    assert {path.name for path in made.home.iterdir()} == {"code", "lock", "logs"}
 
 
 def test_an_address_that_others_reach_needs_the_names_it_is_called_by(make_service: Make) -> None:
