@@ -37,11 +37,11 @@ def measure(options: Options) -> Sequence[Report]:
         reports = []
         for database in options.databases:
             with service(options, servers, database, "chain") as running:
-                reports.append(_measure(running, database, options.repeat))
+                reports.append(_measure(running, database, options))
     return reports
 
 
-def _measure(running: Running, database: str, repeat: int) -> Report:
+def _measure(running: Running, database: str, options: Options) -> Report:
     report = Report("chain", database)
     client = running.client
     for kind, body in _BODIES.items():
@@ -49,8 +49,8 @@ def _measure(running: Running, database: str, repeat: int) -> Report:
         started = time.monotonic()
         client.run(_dag_id(kind))
         report.add(f"{LENGTH} {kind}, very first run, as the client sees it", "s", time.monotonic() - started)
-    for _ in range(repeat):
-        machine.beside(report, "spawn", "fork", "sqlite", url=running.database_url)
+    for _ in range(options.repeat):
+        machine.beside(report, options, "spawn", "fork", "sqlite", url=running.database_url)
         watch = running.neighbours()
         for kind in ("commands", "functions"):
             _walls(report, running, kind, _WALL[kind] if database == "sqlite" else None)

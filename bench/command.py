@@ -32,6 +32,8 @@ class Options:
     profile: Path | None
     idle_seconds: float
     cycles: int
+    #: How long each repeat may wait for others to be quiet.
+    patience: float
 
     @contextmanager
     def servers(self) -> Iterator[Servers]:
@@ -81,7 +83,16 @@ def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) 
         "--profile", type=Path, metavar="DIR", help="let py-spy (on the PATH) look on, and put what it saw here"
     )
     parser.add_argument("--idle-seconds", type=float, default=30.0, help="how long an idle service is watched")
-    parser.add_argument("--cycles", type=int, default=20, help="how many kills a crash loop has")
+    parser.add_argument(
+        "--cycles", type=int, default=28, help="rounds of a crash loop; not every one kills the service"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0,
+        metavar="S",
+        help="wait up to S seconds before a repeat for a quiet machine",
+    )
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was started is ended on the way out
     asked = Options(
@@ -90,6 +101,7 @@ def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) 
         profile=given.profile,
         idle_seconds=given.idle_seconds,
         cycles=given.cycles,
+        patience=given.patience,
     )
     return asked, given.form or "tables"
 

@@ -28,7 +28,7 @@ def measure(options: Options) -> Sequence[Report]:
         for database in options.databases:
             report = Report("crash", database)
             for seed in range(1, options.repeat + 1):
-                machine.beside(report, "spawn", "sqlite")
+                machine.beside(report, options, "spawn", "sqlite")
                 watch = Neighbours([])
                 _loop(report, servers, database, options.cycles, seed)
                 machine.neighbours(report, watch)
@@ -53,7 +53,7 @@ def _loop(report: Report, servers: Servers, database: str, cycles: int, seed: in
         made.end()
     lost = [each for each in result.problems if each.endswith(" is gone")]
     twice = [each for each in result.problems if each.endswith((" times", "under one fence"))]
-    report.add("kills of the service", "", result.kills["service"])
+    report.add("kills of the service", "", result.kills["service"], Goal(20, "at least"))
     report.add("kills of the agent", "", result.kills["agent"])
     report.add("runs accepted", "", result.accepted)
     report.add("requests repeated", "", result.repeated)

@@ -33,17 +33,17 @@ def measure(options: Options) -> Sequence[Report]:
         reports = []
         for database in options.databases:
             with service(options, servers, database, "fanout", RUNYARD_LOCAL_PARALLELISM=str(SLOTS)) as running:
-                reports.append(_measure(running, database, options.repeat))
+                reports.append(_measure(running, database, options))
     return reports
 
 
-def _measure(running: Running, database: str, repeat: int) -> Report:
+def _measure(running: Running, database: str, options: Options) -> Report:
     report = Report("fanout", database)
     for kind, body in _BODIES.items():
         running.client.define(kind, fan(body))
         running.client.run(kind)
-    for _ in range(repeat):
-        machine.beside(report, "spawn", "fork", "sqlite", url=running.database_url)
+    for _ in range(options.repeat):
+        machine.beside(report, options, "spawn", "fork", "sqlite", url=running.database_url)
         watch = running.neighbours()
         for kind in _BODIES:
             cpu, began = running.pids.cpu(), time.monotonic()

@@ -114,7 +114,7 @@ def conditions() -> dict[str, Any]:
     """Return when and on what this was measured."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _commit(),
+        "commit": _COMMIT,
         "python": sys.version.split()[0],
         "cores": os.cpu_count(),
         "homes_on": file_system(tempfile.gettempdir(), Path("/proc/self/mountinfo").read_text()),
@@ -186,3 +186,7 @@ def _commit() -> str:
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return done.stdout.strip() or "unknown"
+
+
+#: As the first figure is measured: colleagues commit meanwhile.
+_COMMIT = _commit()

@@ -21,7 +21,7 @@ from bench.bare import bare
 from bench.command import run_benchmark
 from bench.figures import Report
 from bench.load import Job, drive
-from bench.processes import Neighbours
+from bench.processes import Neighbours, wait_quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,8 +113,12 @@ def _request_rate(url: str, method: str, count: int) -> float:
     return count / outcome.seconds
 
 
-def beside(report: Report, *names: str, url: str | None = None) -> None:
-    """Note the rates *names* in *report*, each measured briefly; *url* is a Postgres for its commits."""
+def beside(report: Report, options: Options, *names: str, url: str | None = None) -> None:
+    """Wait for a quiet moment, then note the rates *names* in *report*, each measured briefly.
+
+    *url* is a Postgres for its commits.
+    """
+    wait_quiet(options.patience)
     for name in names:
         report.add_machine(_NAMES[name], "/s", _SIMPLE[name](BRIEFLY))
     if url is not None:
@@ -155,6 +159,7 @@ def measure(options: Options) -> Sequence[Report]:
     report = Report("machine")
     with options.servers() as servers:
         for _ in range(options.repeat):
+            wait_quiet(options.patience)
             watch = Neighbours([])
             for name, rate in _SIMPLE.items():
                 report.add(_NAMES[name], "/s", rate(_WELL))

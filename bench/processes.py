@@ -11,6 +11,9 @@ _TICK = os.sysconf("SC_CLK_TCK")
 #: Fields of /proc/PID/stat after the name, and of the first line of /proc/stat.
 _UTIME, _STIME, _CUTIME, _CSTIME = 11, 12, 13, 14
 _IDLE, _IOWAIT, _STEAL, _GUEST = 3, 4, 7, 8
+#: How many cores others may use in a quiet moment, and how long one is.
+_QUIET = 0.1
+_MOMENT = 1.0
 
 
 def cpu_seconds(pid: int, *, children: bool = False) -> float:
@@ -73,6 +76,17 @@ class Neighbours:
         times = os.times()
         own = times.user + times.system + times.children_user + times.children_system
         return own + sum(cpu_seconds(pid, children=True) for pid in self._pids)
+
+
+def wait_quiet(seconds: float) -> None:
+    """Return once others left the machine alone for a moment, or after *seconds*."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        before, began = _machine()[0], time.monotonic()
+        time.sleep(_MOMENT)
+        # An idle service and this process are in it, and are next to nothing.
+        if (_machine()[0] - before) / (time.monotonic() - began) < _QUIET:
+            return
 
 
 def _machine() -> tuple[float, float, float]:

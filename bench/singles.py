@@ -35,16 +35,16 @@ def measure(options: Options) -> Sequence[Report]:
         reports = []
         for database in options.databases:
             with service(options, servers, database, "singles") as running:
-                reports.append(_measure(running, database, options.repeat))
+                reports.append(_measure(running, database, options))
     return reports
 
 
-def _measure(running: Running, database: str, repeat: int) -> Report:
+def _measure(running: Running, database: str, options: Options) -> Report:
     report = Report("singles", database)
     client = running.client
     client.define("warm", {"only": {"command": ["true"]}})
-    for number in range(repeat):
-        machine.beside(report, "spawn", "fork", "sqlite", url=running.database_url)
+    for number in range(options.repeat):
+        machine.beside(report, options, "spawn", "fork", "sqlite", url=running.database_url)
         dag_id = f"single{number}"
         client.define(dag_id, {"only": {"command": ["true"]}})
         watch, cpu = running.neighbours(), running.pids.cpu()

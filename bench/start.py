@@ -50,7 +50,7 @@ def _measure(options: Options, servers: Servers, database: str) -> Report:
     report = Report("start", database)
     bare_imports(database)  # the page cache, for everybody
     for _ in range(options.repeat):
-        machine.beside(report, "python", "sqlite")
+        machine.beside(report, options, "python", "sqlite")
         watch = Neighbours([])
         _starts(report, servers, database)
         machine.neighbours(report, watch)

@@ -48,7 +48,7 @@ def measure(options: Options) -> Sequence[Report]:
             report = Report("triggers", database)
             for _ in range(options.repeat):
                 with service(options, servers, database, "triggers") as running:
-                    machine.beside(report, "sqlite", url=running.database_url)
+                    machine.beside(report, options, "sqlite", url=running.database_url)
                     watch = running.neighbours()
                     for phase in PHASES:
                         _measure(report, running, phase)
