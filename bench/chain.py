@@ -55,7 +55,7 @@ def _measure(running: Running, database: str, options: Options) -> Report:
         for kind in ("commands", "functions"):
             _walls(report, running, kind, _WALL[kind] if database == "sqlite" else None)
         for kind in ("commands", "functions"):
-            _stamps(report, running, kind, _LAG[database])
+            _stamps(report, running, kind, _LAG[database] if kind == "commands" else None)
         machine.neighbours(report, watch)
     report.note(
         "as the client sees it: from sending POST ?wait to its answer; from start to end: the run's own timestamps",
@@ -88,7 +88,7 @@ def _walls(report: Report, running: Running, kind: str, goal: Goal | None) -> No
     report.add(f"{kind}: CPU a task", "ms", 1000 * cpu / LENGTH)
 
 
-def _stamps(report: Report, running: Running, kind: str, goal: Goal) -> None:
+def _stamps(report: Report, running: Running, kind: str, goal: Goal | None) -> None:
     run = running.client.run(_dag_id(f"stamping {kind}"))
     stamps = [[int(each) for each in running.client.log(run, _name(n)).split()] for n in range(LENGTH)]
     lags = [(later[0] - earlier[-1]) / 1e6 for earlier, later in pairwise(stamps)]
