@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 MOST_SETTLED: Final = 500
 
 _instance = task_instances.c
-_COUNTER: Final = {
+#: The counter of a downstream that an upstream ending like this raises.
+COUNTERS: Final = {
     TaskState.SUCCESS: _instance.n_success,
     TaskState.FAILED: _instance.n_failed,
     TaskState.UPSTREAM_FAILED: _instance.n_upstream_failed,
@@ -53,7 +54,7 @@ _TELL: Final = {
     .where(_instance.run == bindparam("of_run"), among(_instance.task_no, "numbers"))
     .values({column: column + bindparam("more")})
     .returning(*_SEEN)
-    for state, column in _COUNTER.items()
+    for state, column in COUNTERS.items()
 }
 _SCHEDULE: Final = (
     update(task_instances)
@@ -64,16 +65,15 @@ _SCHEDULE: Final = (
     )
     .values(state=TaskState.SCHEDULED.value, scheduled_at=bindparam("now"), due_at=None, reason=None, blocked_on=None)
 )
-_SETTLE: Final = {
-    taken: update(task_instances)
-    .where(among(_instance.id, "ids"), _instance.state == TaskState.PENDING.value)
-    .values(state=bindparam("to"), ended_at=bindparam("now"), due_at=None, reason=bindparam("why"))
-    for taken in (TaskStep.SUCCEED, TaskStep.SKIP, TaskStep.FAIL_UPSTREAM)
-}
-_POSTPONE: Final = (
+_SETTLE: Final = (
     update(task_instances)
     .where(among(_instance.id, "ids"), _instance.state == TaskState.PENDING.value)
-    .values(due_at=bindparam("now"))
+    .values(state=bindparam("to"), ended_at=bindparam("now"), due_at=None, reason=bindparam("why"))
+)
+_SET_DUE: Final = (
+    update(task_instances)
+    .where(among(_instance.id, "ids"), _instance.state == TaskState.PENDING.value)
+    .values(due_at=bindparam("when"))
 )
 _DUE: Final = (
     select(*_SEEN)
@@ -161,7 +161,7 @@ def settle_pending(turn: Turn, rows: Sequence[Any], taken: TaskStep) -> list[tup
         return []
     to = step(TASK_STEPS, TaskState.PENDING, taken)
     values = {"ids": [row.id for row in rows], "to": to, "now": turn.tx.now, "why": _REASON[taken]}
-    expect(turn.tx.conn.execute(_SETTLE[taken], values).rowcount, len(rows), f"settle as {to}")
+    expect(turn.tx.conn.execute(_SETTLE, values).rowcount, len(rows), f"settle as {to}")
     for row in rows:
         turn.task_event(row, to, actor="scheduler", reason=_REASON[taken])
         turn.count_end(row.task_no, to)
@@ -171,7 +171,7 @@ def settle_pending(turn: Turn, rows: Sequence[Any], taken: TaskStep) -> list[tup
 def postpone(turn: Turn, rows: Sequence[Any]) -> None:
     """Have pending *rows* looked at by the next command."""
     if rows:
-        turn.tx.conn.execute(_POSTPONE, {"ids": [row.id for row in rows], "now": turn.tx.now})
+        turn.tx.conn.execute(_SET_DUE, {"ids": [row.id for row in rows], "when": turn.tx.now})
         turn.tx.topics.add("due")
 
 
@@ -191,17 +191,10 @@ def look_at_due(turn: Turn) -> bool:
     return len(rows) == MOST_SETTLED
 
 
-_FORGET: Final = (
-    update(task_instances)
-    .where(among(_instance.id, "ids"), _instance.state == TaskState.PENDING.value)
-    .values(due_at=None)
-)
-
-
 def forget_due(turn: Turn, ids: Iterable[int]) -> None:
     """Take the due time off instances that turned out to wait for their upstreams."""
     if waiting := sorted(ids):
-        turn.tx.conn.execute(_FORGET, {"ids": waiting})
+        turn.tx.conn.execute(_SET_DUE, {"ids": waiting, "when": None})
 
 
 def advance_run(tx: Tx, run: int) -> bool:

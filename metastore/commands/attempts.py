@@ -51,7 +51,6 @@ _BOTH: Final = (
         _attempt.queued_at,
         _attempt.boot_id,
         _attempt.stop_reason,
-        _attempt.relaunches,
         _instance.id,
         _instance.task_no,
         _instance.task_id,

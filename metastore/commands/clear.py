@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, delete, select, update
 from dag.errors import IllegalStep, Invalid, NotFound, Problem
 from dag.states import RUN_FINAL, TASK_FINAL, TASK_STEPS, RunState, RunStep, TaskState, TaskStep, sources, step
 from metastore.among import among
-from metastore.commands.advance import look_at_due
+from metastore.commands.advance import COUNTERS, look_at_due
 from metastore.commands.turn import Turn, expect, open_by_name, states
 from metastore.models.runs import outputs, task_instances
 from metastore.records import TaskRecord, columns, many
@@ -48,17 +48,10 @@ _CLEAR: Final = (
     )
 )
 _DROP_OUTPUTS: Final = delete(outputs).where(among(outputs.c.instance, "ids"))
-COUNTERS: Final = {
-    TaskState.SUCCESS: "n_success",
-    TaskState.FAILED: "n_failed",
-    TaskState.UPSTREAM_FAILED: "n_upstream_failed",
-    TaskState.SKIPPED: "n_skipped",
-    TaskState.CANCELLED: "n_cancelled",
-}
 _SET_COUNTERS: Final = (
     update(task_instances)
     .where(_instance.id == bindparam("instance"))
-    .values({column: bindparam(f"new_{column}") for column in COUNTERS.values()})
+    .values({column.name: bindparam(f"new_{column.name}") for column in COUNTERS.values()})
 )
 _BATCH: Final = 500
 
@@ -86,11 +79,16 @@ def clear_run(  # the API's body
     if turn.state is RunState.CANCELLING:
         # What is cleared would start again, and after an answered cancel nothing of the run may start.
         raise IllegalStep(turn.state, RunStep.CLEAR)
-    rows = many(TaskRecord, tx.conn.execute(_ALL, {"run": turn.id}).all())
+    rows = instances(tx, turn.id)
     chosen = _choose(turn, rows, task_ids, only_failed=only_failed, downstream=downstream)
     if not dry_run and (chosen or _was_cut_short(turn)):
         _clear(turn, rows, chosen, actor)
     return chosen
+
+
+def instances(tx: Tx, run: int) -> list[TaskRecord]:
+    """Return every instance of a locked run, by task number."""
+    return many(TaskRecord, tx.conn.execute(_ALL, {"run": run}).all())
 
 
 def _was_cut_short(turn: Turn) -> bool:
@@ -168,8 +166,8 @@ def recount(turn: Turn, rows: Sequence[TaskRecord], now_in: dict[int, TaskState]
     wrong = 0
     for row in rows:
         counts = Counter(now_in[number] for number in turn.task(row.task_no).upstream if number in now_in)
-        new: dict[str, Any] = {f"new_{column}": counts[state] for state, column in COUNTERS.items()}
-        if any(getattr(row, column) != new[f"new_{column}"] for column in COUNTERS.values()):
+        new: dict[str, Any] = {f"new_{column.name}": counts[state] for state, column in COUNTERS.items()}
+        if any(getattr(row, column.name) != new[f"new_{column.name}"] for column in COUNTERS.values()):
             turn.tx.conn.execute(_SET_COUNTERS, new | {"instance": row.id})
             wrong += 1
     turn.unfinished = sum(state not in TASK_FINAL for state in now_in.values())

@@ -14,18 +14,19 @@ from sqlalchemy import bindparam, insert, select, update
 from dag.states import RUN_FINAL, RunState, TaskState
 from dag.trigger_rules import Counts, Verdict, judge
 from metastore.commands.admission import unblock
-from metastore.commands.clear import COUNTERS, recount
+from metastore.commands.advance import COUNTERS
+from metastore.commands.clear import instances, recount
 from metastore.commands.turn import open_turn
 from metastore.models.events import events
 from metastore.models.limits import limits
 from metastore.models.runs import task_instances
 from metastore.queries.work import used as count_used
-from metastore.records import TaskRecord, columns, many
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from metastore.commands.turn import Turn
+    from metastore.records import TaskRecord
     from metastore.store import Tx
 
 _FIRST_QUARANTINE: Final = timedelta(seconds=1)
@@ -34,9 +35,6 @@ _LONGEST_REASON: Final = 500
 _MOST_UNBLOCKED: Final = 1_000
 
 _instance = task_instances.c
-_ALL: Final = (
-    select(*columns(TaskRecord, task_instances)).where(_instance.run == bindparam("run")).order_by(_instance.task_no)
-)
 _LIMIT: Final = select(limits.c.capacity, limits.c.used).where(limits.c.key == bindparam("limit_key")).with_for_update()
 _SET_USED: Final = (
     update(limits)
@@ -54,7 +52,7 @@ def verify_run(tx: Tx, run: int) -> bool:
     turn = open_turn(tx, run)
     if turn is None or turn.state in RUN_FINAL or turn.state is RunState.QUEUED:
         return False
-    rows = many(TaskRecord, tx.conn.execute(_ALL, {"run": run}).all())
+    rows = instances(tx, run)
     before = (turn.unfinished, turn.bad, turn.cancelled)
     now_in = {row.task_no: TaskState(row.state) for row in rows}
     wrong = recount(turn, rows, now_in)

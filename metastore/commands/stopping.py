@@ -23,6 +23,7 @@ from dag.states import (
     TaskStep,
     step,
 )
+from metastore.commands.admission import Outlet
 from metastore.commands.turn import expect, open_by_name, open_turn
 from metastore.models.attempts import attempts
 from metastore.models.runs import task_instances
@@ -176,4 +177,4 @@ def _end_unstarted(turn: Turn, rows: Sequence[Any], taken: TaskStep, reason: str
         tx.topics.add("stop")
     for row in queued:
         turn.freed[turn.tasks_key] += 1
-        turn.freed[f"slots:{row.executor}" + (f"@{row.placed_on}" if row.placed_on else "")] += 1
+        turn.freed[Outlet(row.executor, row.placed_on).slots_key] += 1
