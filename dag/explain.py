@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from dag.findings import Findings
 
 _TASK_LATER: Final = frozenset(
-    {"http", "wait", "callback", "approval", "trigger_dag", "when", "map_over", "queue", "pool", "pool_slots"}
+    {"http", "wait", "callback", "approval", "trigger_dag", "when", "map_over", "pool", "pool_slots"}
     | {"resources", "executor_config", "image", "secrets", "inlets", "outlets", "group", "deadline"}
     | {"on_failure", "on_success"}
 )
 _DAG_LATER: Final = frozenset(
-    {"catchup", "start_date", "end_date", "timezone", "queue", "pool", "secrets", "variables", "groups", "assets"}
+    {"catchup", "start_date", "end_date", "timezone", "pool", "secrets", "variables", "groups", "assets"}
     | {"outlets", "webhooks", "notifications", "deadline", "on_failure", "on_success"}
 )
 #: Fields that a later release may execute; this one refuses them, by where they stand.
@@ -58,6 +58,7 @@ _SYNONYMS: Final = {
     "max_retries": "retries",
     "retry_exponential_backoff": "retry_backoff",
     "priority": "priority_weight",
+    "queue_name": "queue",
     "environment": "env",
     "working_dir": "cwd",
     "workdir": "cwd",
@@ -140,7 +141,7 @@ def _words(
             "Schedules are not supported by this release.",
             "Leave `schedule` out or null, and trigger runs over HTTP.",
         )
-    if kind == "enum":
+    if kind in {"enum", "literal_error"}:
         allowed = str(facts["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
         text = shown(value) if isinstance(value, str) else kind_of(value)
         return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, StringConstraints, WithJsonSchema
@@ -18,6 +18,8 @@ CALL_PATTERN: Final = (
 ENV_NAME_PATTERN: Final = r"^(?!RUNYARD_)[A-Za-z_][A-Za-z0-9_]{0,249}$"
 CWD_PATTERN: Final = r"^(?!/)(?!(?:[\s\S]*/)?\.\.(?:/|$))(?![\s\S]*\$\{)[\s\S]+$"
 LABEL_PATTERN: Final = r"^[^\u0000-\u001f\u007f]{1,100}$"
+#: What the brokers behind the queue executors take; .DQ and .XQ are Dramatiq's own queues beside one.
+QUEUE_PATTERN: Final = r"^(?![\s\S]*\.[DX]Q$)[a-zA-Z_][a-zA-Z0-9._-]{0,99}$"
 ID_SCHEMA_PATTERN: Final = r"^(?!\.{1,2}$)[A-Za-z0-9_.~:+-]{1,250}$"
 
 #: Linux takes no argument and no variable of 128 KiB or more.
@@ -28,6 +30,7 @@ INT32_MAX: Final = 2**31 - 1
 
 _CALL: Final = re.compile(CALL_PATTERN[1:-1])
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,249}")
+_QUEUE: Final = re.compile(QUEUE_PATTERN[1:-1])
 _LABEL: Final = re.compile(LABEL_PATTERN[1:-1])
 
 
@@ -52,6 +55,16 @@ def _id(text: str) -> str:
     if not ids.is_id(text):
         rule = "1 to 250 letters, digits and . _ ~ : + -, and neither . nor .. alone."
         raise Wrong("bad_id", f"{shown(text)} cannot be an id.", f"An id is {rule}")
+    return text
+
+
+def _queue(text: str) -> str:
+    if text.endswith((".DQ", ".XQ")):
+        message = f"{shown(text)} ends like a queue that Dramatiq makes itself."
+        raise Wrong("bad_queue", message, "Choose a name that ends in neither .DQ nor .XQ.")
+    if not _QUEUE.fullmatch(text):
+        rule = "A queue is 1 to 100 letters, digits and . _ -, the first a letter or _."
+        raise Wrong("bad_queue", f"{shown(text)} cannot be a queue.", rule)
     return text
 
 
@@ -199,6 +212,8 @@ also_true = WithJsonSchema({"anyOf": [{"type": "object", "additionalProperties":
 
 TaskName = Annotated[TaskId, AfterValidator(_task_id), _schema(pattern=ids.TASK_ID_PATTERN)]
 Id = Annotated[str, AfterValidator(_id), _schema(pattern=ID_SCHEMA_PATTERN)]
+Queue = Annotated[str, AfterValidator(_queue), _schema(pattern=QUEUE_PATTERN)]
+LostContact = Literal["kill", "continue"]
 Duration = Annotated[timedelta, BeforeValidator(_duration), _schema(format="duration", pattern=durations.PATTERN)]
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 Flag = Annotated[bool, Strict()]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
+    from dag.fields import LostContact
     from dag.spec import DagSpec, TaskSpec
     from dag.trigger_rules import TriggerRule
 
@@ -46,6 +47,10 @@ class PlanTask:
     kill_grace: timedelta
     #: None is the first of the configured ones.
     executor: str | None
+    #: Which workers may take it, where the executor has queues.
+    queue: str
+    #: What a remote worker does with it when it lost the service for longer than its lease.
+    on_lost_contact: LostContact
     priority_weight: int
     #: May hold references; :func:`resolved` puts them in.
     env: Mapping[str, str]
@@ -144,6 +149,8 @@ def _compile(spec: DagSpec, task_id: str, numbers: Mapping[str, int], downstream
         timeout=task.execution_timeout,
         kill_grace=task.kill_grace,
         executor=task.executor,
+        queue=task.queue,
+        on_lost_contact=task.on_lost_contact,
         priority_weight=task.priority_weight,
         env=env,
         cwd=task.cwd,

@@ -25,8 +25,10 @@ from dag.fields import (
     Jitter,
     Label,
     Line,
+    LostContact,
     PositiveDuration,
     PositiveInt32,
+    Queue,
     Source,
     TaskName,
 )
@@ -115,6 +117,24 @@ class TaskSettings(_Model):
             examples=["local"],
         ),
     ] = None
+    queue: Annotated[
+        Queue,
+        Field(
+            description="Which workers may take it: those that serve this queue. Only executors that hand tasks to "
+            "workers have queues; the others take no notice of it.",
+            examples=["gpu"],
+        ),
+    ] = "default"
+    on_lost_contact: Annotated[
+        LostContact,
+        Field(
+            description="What a worker on another machine does with this task when it has not reached the service for "
+            "longer than its lease. `kill`: it kills the task, so that the next try never runs beside this one. "
+            "`continue`: the task goes on; another try may run beside it, and its end may come too late and be "
+            "refused. The others take no notice of it.",
+            examples=["continue"],
+        ),
+    ] = "kill"
     env: Annotated[
         dict[EnvName, EnvValue],
         Field(

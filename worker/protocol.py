@@ -114,6 +114,8 @@ class TaskBody(TypedDict):
     timeout: float | None
     #: Seconds between SIGTERM and SIGKILL.
     kill_grace: float
+    #: What a remote worker does with it when its lease is over; a service of an earlier release does not say: ``kill``.
+    on_lost_contact: NotRequired[Literal["kill", "continue"]]
 
 
 class Task(TypedDict):

@@ -59,6 +59,7 @@ def build_body(tx: Tx, turn: Turn, instance: Any, try_number: int) -> TaskBody:
         "cwd": task.cwd,
         "timeout": None if task.timeout is None else task.timeout.total_seconds(),
         "kill_grace": task.kill_grace.total_seconds(),
+        "on_lost_contact": task.on_lost_contact,
     }
     return body | given.body  # type: ignore[return-value]  # this kind's own keys, checked with the document
 

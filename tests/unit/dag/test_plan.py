@@ -45,6 +45,8 @@ def test_a_plan_holds_everything_of_a_small_dag() -> None:
                 "allow_failure": True,
                 "priority_weight": 7,
                 "executor": "local",
+                "queue": "gpu",
+                "on_lost_contact": "continue",
                 "env": {"X": "${params.x}"},
                 "cwd": "src",
             },
@@ -65,6 +67,8 @@ def test_a_plan_holds_everything_of_a_small_dag() -> None:
         "timeout": None,
         "kill_grace": 10 * S,
         "executor": None,
+        "queue": "default",
+        "on_lost_contact": "kill",
         "priority_weight": 0,
         "env": {},
         "cwd": None,
@@ -85,6 +89,8 @@ def test_a_plan_holds_everything_of_a_small_dag() -> None:
         timeout=5 * S,
         kill_grace=S,
         executor="local",
+        queue="gpu",
+        on_lost_contact="continue",
         priority_weight=7,
         env={"X": "${params.x}"},
         cwd="src",
@@ -120,6 +126,8 @@ DEFAULTS: dict[str, Any] = {
     "kill_grace": "PT7S",
     "priority_weight": 6,
     "executor": "local",
+    "queue": "gpu",
+    "on_lost_contact": "continue",
     "cwd": "src",
     "trigger_rule": "all_done",
     "allow_failure": True,
@@ -130,6 +138,7 @@ def test_defaults_apply_to_what_a_task_leaves_open() -> None:
     found = task(plan({"a": {"command": ["x"]}}, defaults=DEFAULTS))
     assert (found.retries, found.retry) == (2, RetryPolicy(S, backoff=True, max_delay=9 * S, jitter=0.1))
     assert (found.timeout, found.kill_grace, found.priority_weight) == (8 * S, 7 * S, 6)
+    assert (found.queue, found.on_lost_contact) == ("gpu", "continue")
     assert (found.executor, found.cwd, found.trigger_rule, found.allow_failure) == (
         "local",
         "src",
@@ -149,6 +158,8 @@ def test_what_a_task_says_itself_wins_also_where_it_says_the_usual() -> None:
         "kill_grace": "PT10S",
         "priority_weight": 0,
         "executor": None,
+        "queue": "default",
+        "on_lost_contact": "kill",
         "cwd": None,
         "trigger_rule": "all_success",
         "allow_failure": False,

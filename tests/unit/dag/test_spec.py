@@ -38,6 +38,8 @@ def test_the_smallest_document_has_the_published_defaults() -> None:
         kill_grace=timedelta(seconds=10),
         priority_weight=0,
         executor=None,
+        queue="default",
+        on_lost_contact="kill",
         env={},
         cwd=None,
     )
@@ -83,6 +85,8 @@ def test_a_document_with_everything_is_taken_whole() -> None:
                     "execution_timeout": "PT0.2S",
                     "kill_grace": "PT0S",
                     "priority_weight": -(2**31),
+                    "queue": "_gpu.large-1",
+                    "on_lost_contact": "continue",
                 },
                 "inline": {
                     "python": {"source": "def main(n):\n    return f'{n}' + '${x}'\n", "args": ["${try_number}"]}
@@ -256,6 +260,17 @@ def test_a_field_of_the_dag_is_refused(fields: dict[str, Any], pointer: str, cod
         pytest.param({"priority_weight": 2**31}, "priority_weight", "out_of_range", id="above 32 bits"),
         pytest.param({"priority_weight": -(2**31) - 1}, "priority_weight", "out_of_range", id="below 32 bits"),
         pytest.param({"priority_weight": 0.5}, "priority_weight", "wrong_type", id="a fraction as a weight"),
+        pytest.param({"queue": ""}, "queue", "bad_queue", id="a queue without a name"),
+        pytest.param({"queue": None}, "queue", "wrong_type", id="a queue null"),
+        pytest.param({"queue": "1a"}, "queue", "bad_queue", id="a queue that begins with a digit"),
+        pytest.param({"queue": "a b"}, "queue", "bad_queue", id="a queue of two words"),
+        pytest.param({"queue": "a\n"}, "queue", "bad_queue", id="a queue of two lines"),
+        pytest.param({"queue": "a" * 101}, "queue", "bad_queue", id="a long queue"),
+        pytest.param({"queue": "default.DQ"}, "queue", "bad_queue", id="Dramatiq's queue for delays"),
+        pytest.param({"queue": "default.XQ"}, "queue", "bad_queue", id="Dramatiq's queue for the dead"),
+        pytest.param({"queue": "${params.x}"}, "queue", "bad_queue", id="a queue from a param"),
+        pytest.param({"on_lost_contact": "ignore"}, "on_lost_contact", "unknown_value", id="neither kill nor continue"),
+        pytest.param({"on_lost_contact": None}, "on_lost_contact", "unknown_value", id="on_lost_contact null"),
         pytest.param({"env": []}, "env", "wrong_type", id="env as a list"),
         pytest.param({"env": {"A": 1}}, "env/A", "wrong_type", id="a number as a variable"),
         pytest.param({"env": {"A": None}}, "env/A", "wrong_type", id="null as a variable"),
@@ -332,7 +347,7 @@ def test_a_task_is_exactly_one_kind(given: dict[str, Any], pointer: str, code: s
 
 @pytest.mark.parametrize(
     "name",
-    ["queue", "pool", "pool_slots", "resources", "executor_config", "when", "map_over", "http", "image", "callback"],
+    ["pool", "pool_slots", "resources", "executor_config", "when", "map_over", "http", "image", "callback"],
 )
 def test_what_later_releases_execute_is_refused_as_not_supported(name: str) -> None:
     assert places(task(**{name: None})) == [(f"/tasks/a/{name}", "not_supported")]
@@ -352,6 +367,7 @@ def test_what_later_releases_know_of_a_dag_is_refused_as_not_supported(name: str
         (doc(maxActiveRuns=1), "/maxActiveRuns", "Did you mean 'max_active_runs'?"),
         (doc(default_args={}), "/default_args", "Did you mean 'defaults'?"),
         (doc(retries=1), "/retries", "Put it into `defaults` or a task."),
+        (doc(queue="gpu"), "/queue", "Put it into `defaults` or a task."),
         (doc(command=["x"]), "/command", "Put it into each task that needs it."),
         (doc(zzz=1), "/zzz", "Here are: dag_id, defaults, description,"),
         (doc(defaults={"depends_on": []}), "/defaults/depends_on", "Put it into each task that needs it."),
