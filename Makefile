@@ -60,11 +60,12 @@ docs: $(VENV)/.test ## Write the generated pages anew: states, settings, exit co
 .PHONY: lock
 lock: $(VENV)/.made ## Resolve the dependencies anew into requirements/*.txt, hashed and without addresses
 	@$(PIP) install uv==$(UV_VERSION)
-	@for name in build runtime test; do \
+	@for name in build runtime image test; do \
 		case $$name in \
 			build) from=requirements/build.in ;; \
-			runtime) from=pyproject.toml ;; \
-			test) from='pyproject.toml requirements/test.in' ;; \
+			runtime) from='pyproject.toml --extra dramatiq' ;; \
+			image) from='pyproject.toml --all-extras' ;; \
+			test) from='pyproject.toml requirements/test.in --all-extras' ;; \
 		esac; \
 		echo "requirements/$$name.txt"; \
 		$(BIN)/python -m uv --system-certs pip compile --quiet --upgrade --universal --generate-hashes \
