@@ -1,7 +1,7 @@
 """The one message set between a supervisor and the side that holds the metastore.
 
 Locally the messages travel as length-prefixed frames over a 0600 UNIX socket; a frame is a batch of messages: four
-bytes of big-endian length, then a JSON array.  (Remote workers will send the same messages over HTTP.)
+bytes of big-endian length, then a JSON array.
 
 The agent is the *supervisor* of every attempt on its host.  Its life with one attempt::
 
@@ -14,6 +14,15 @@ The agent is the *supervisor* of every attempt on its host.  Its life with one a
 Any message may be lost, late or doubled: ``launch`` of a known attempt is ignored, ``start`` with the same boot_id is
 answered again, ``finish`` is accepted once and answered always.  A ``task`` may come without a ``start`` (as the answer
 to a ``finish`` that asked for ``more``); an agent starts an attempt at most once in its life, whatever arrives.
+
+A remote agent says ``start`` and ``finish`` over HTTP (:mod:`worker.remote`).  The socket then leads to its *feeder*,
+the process that takes messages from a broker::
+
+    feeder → agent    configure  the API, the key, and what to register as: secrets are in no argv and no environment
+    feeder → agent    launch     with the ticket that came with the message
+    agent → feeder    done       refused, or its end is noted: the message can be acknowledged
+    agent → feeder    dropped    not started here, and not going to be: the message is somebody else's
+    agent → feeder    status     how it stands with the API
 """
 
 from __future__ import annotations
@@ -39,6 +48,9 @@ Outcome = Literal["success", "failed", "timed_out", "cancelled", "drained", "los
 StopReason = Literal["user", "run_timeout", "fail_fast", "fenced", "drain"]
 #: Why a start is refused: somebody else has it, it is over, or it can never run (its references do not resolve).
 Refusal = Literal["conflict", "gone", "failed"]
+#: How it stands between a remote agent and the API: asking to be registered; registered; refused for good, as long as
+#: nobody changes something; not to be reached; taking nothing new, because the API or a full disk says so.
+Standing = Literal["registering", "serving", "refused", "unreachable", "draining"]
 
 
 class Held(TypedDict):
@@ -75,6 +87,8 @@ class Launch(TypedDict):
 
     type: Literal["launch"]
     attempt_id: str
+    #: What a remote agent shows to start it.
+    ticket: NotRequired[str]
 
 
 class Start(TypedDict):
@@ -104,6 +118,8 @@ class TaskBody(TypedDict):
     call: NotRequired[str | None]
     #: ``python``: a module text that defines ``main``.
     source: NotRequired[str | None]
+    #: ``python``: a path, or a name on the PATH; absent or None is the interpreter of all tasks.
+    interpreter: NotRequired[str | None]
     args: NotRequired[list[Any]]
     kwargs: NotRequired[dict[str, Any]]
     #: The task's own variables; the agent adds its allow-list and the RUNYARD_* ones.
@@ -156,6 +172,8 @@ class Finish(TypedDict):
     ended_at: float
     #: Whether the answer may bring a next task for the slot that this end frees, already started under ``boot_id``.
     more: bool
+    #: The secret of this attempt, chosen by its remote supervisor at the start; it never travels in a body.
+    key: NotRequired[str]
 
 
 class Finished(TypedDict):
@@ -194,8 +212,47 @@ class Drain(TypedDict):
     grace: float
 
 
+class Configure(TypedDict):
+    """What a feeder tells a remote agent; a later one replaces it, for the attempts that are there too."""
+
+    type: Literal["configure"]
+    api_url: str
+    #: An API key with the scope ``work``.
+    api_key: str
+    #: For people, as is the executor's: who this worker is.
+    name: str
+    executor: str
+    queues: list[str]
+    #: How many attempts may run at once.
+    slots: int
+
+
+class Done(TypedDict):
+    """Nothing is left to do for the message that brought this attempt."""
+
+    type: Literal["done"]
+    attempt_id: str
+
+
+class Dropped(TypedDict):
+    """This agent leaves an attempt alone that it was handed and did not start; another worker may."""
+
+    type: Literal["dropped"]
+    attempt_id: str
+
+
+class Status(TypedDict):
+    """How it stands with the API; sent when it changes, and to every feeder that comes."""
+
+    type: Literal["status"]
+    state: Standing
+    #: Why, in a line for people; "" where all is well.
+    detail: str
+
+
 Message = (
     Hello | Welcome | Launch | Start | Task | Refused | Finish | Finished | Cancel | Beat | Drain
+    | Configure | Done | Dropped | Status
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from worker import VERSION
@@ -25,6 +25,10 @@ class AgentSettings:
     version: str = VERSION
     #: How long an agent without attempts waits for a service, in seconds.
     patience: float = 60.0
+    #: Whether it talks to an API over HTTP, and to a feeder over its socket; secrets come over the socket, never here.
+    remote: bool = False
+    #: A remote agent starts nothing while the disk of its spool has fewer bytes free: ends and logs need room.
+    reserve: int = 32 * 1024 * 1024
 
     @classmethod
     def make(
@@ -38,6 +42,14 @@ class AgentSettings:
         facts = [home, code_dir, log_dir, task_python, sorted(environ.items())]
         mark = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
         return cls(home=home, code_dir=code_dir, log_dir=log_dir, task_python=task_python, version=f"{VERSION}+{mark}")
+
+    @classmethod
+    def make_remote(cls, *, home: str, code_dir: str, task_python: str, environ: Mapping[str, str]) -> AgentSettings:
+        """Return the settings of a remote agent; what it logs stays in its home until the API has it."""
+        made = cls.make(
+            home=home, code_dir=code_dir, log_dir=f"{home}/agent/logs", task_python=task_python, environ=environ
+        )
+        return replace(made, remote=True, version=f"{made.version}+remote")
 
     @classmethod
     def read(cls, text: str) -> AgentSettings:
