@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import struct
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from worker import protocol
+from worker import linux, protocol
 
 if TYPE_CHECKING:
     from worker.protocol import Message
-
-_UCRED: Final = struct.Struct("3i")
 
 
 class Peer(Protocol):
@@ -65,7 +61,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes, so that there is nothing to check here.
         self._transport = cast("asyncio.WriteTransport", transport)
-        owner = peer_uid(transport.get_extra_info("socket"))
+        owner = linux.peer_uid(transport.get_extra_info("socket"))
         if owner != os.getuid():
             self.abort(f"the other side is of uid {owner}")
         else:
@@ -101,9 +97,3 @@ class Link(asyncio.Protocol):
         else:
             if self._transport is not None:
                 self._transport.write(frame)
-
-
-def peer_uid(end: socket.socket) -> int:
-    """Return the user at the other end of a UNIX socket."""
-    found = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return int(_UCRED.unpack(found)[1])

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
+import socket
+import struct
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_UCRED: Final = struct.Struct("3i")
 _PROC: Final = Path("/proc")
 
 
 def become_subreaper() -> None:
     """Make orphans among the descendants of this process its own children."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def hide_memory() -> None:
+    """Have no process of the same user, such as a task, look into this one: not its memory, not its environment."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes  # noqa: PLC0415  only an agent needs it, and the service imports this module too
+
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-    if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+    if prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
@@ -72,3 +86,9 @@ def _has_marker(pid: int, marker: bytes) -> bool:
         return marker in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
         return False
+
+
+def peer_uid(end: socket.socket) -> int:
+    """Return the user at the other end of a UNIX socket."""
+    found = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(found)[1])
