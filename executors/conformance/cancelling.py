@@ -7,9 +7,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from executors.base import Phase
-from executors.conformance.bench import is_alive
 from executors.conformance.scenario import scenario
+from executors.conformance.world import is_alive
 
 if TYPE_CHECKING:
     from executors.conformance.bench import Bench
@@ -19,18 +18,16 @@ if TYPE_CHECKING:
 async def cancel_while_queued_never_runs(bench: Bench) -> None:
     """An attempt that is cancelled before it starts never runs, told before or after its launch."""
     bench.reconciles = False
-    before = bench.queue(shell="echo before >> $JOURNAL", env=bench.env())
+    before = await bench.queue(shell="echo before >> $JOURNAL", env=bench.env())
     await bench.cancel(before)
     await bench.launch(before)
+    await bench.forgotten(before)
     bench.metastore.is_down = True
-    after = bench.queue(shell="echo after >> $JOURNAL", env=bench.env())
-    await bench.phase(before, Phase.GONE, Phase.PENDING)
-    if bench.harness.slots > 1:
-        await bench.launch(after)
+    after = await bench.queue(shell="echo after >> $JOURNAL", env=bench.env())
+    await bench.launch(after)
     await bench.cancel(after)
     bench.metastore.is_down = False
-    await bench.phase(before, Phase.GONE)
-    await bench.phase(after, Phase.GONE)
+    await bench.forgotten(after)
     await bench.run(argv=["true"])
     bench.expect(bench.lines("journal"), [])
 
@@ -120,7 +117,7 @@ async def cancel_racing_the_end_yields_one_terminal_state(bench: Bench) -> None:
 async def cancel_of_an_ended_attempt_does_nothing(bench: Bench) -> None:
     """Cancelling what is over, or was never there, is no error and has no effect."""
     row = await bench.run(argv=["true"])
-    await bench.executor.cancel([row.attempt_id, bench.queue(argv=["true"])], reason="user")
+    await bench.executor.cancel([row.attempt_id, await bench.queue(argv=["true"])], reason="user")
     await asyncio.sleep(0.2)
     bench.expect(row.history, ["queued", "running", "success"])
 
@@ -128,10 +125,9 @@ async def cancel_of_an_ended_attempt_does_nothing(bench: Bench) -> None:
 @scenario(35, "kill_supervisor")
 async def cancel_while_the_supervisor_is_dead_ends_as_lost(bench: Bench) -> None:
     """A cancel whose supervisor died still ends: the attempt is lost, and its processes are dead."""
-    assert bench.harness.kill_supervisor is not None
     attempt = await bench.start(shell="echo $$ >> $JOURNAL; exec sleep 60", env=bench.env())
     await bench.until(lambda: bench.lines("journal"), "it runs")
-    await bench.harness.kill_supervisor()
+    await bench.hooks.kill_supervisor()
     await bench.cancel(attempt)
     bench.check((await bench.end_of(attempt)).state in ("lost", "cancelled"), "it ended")
     bench.check(not is_alive(int(bench.lines("journal")[0])), "its process is dead")

@@ -17,16 +17,15 @@ _CAP = 64 * _MIB
 @scenario(50, "peak_memory", limit=120.0)
 async def huge_log_is_capped_in_bounded_memory(bench: Bench) -> None:
     """Of 200 MB of output the first 64 MiB are kept; the log and the finish say how much was dropped."""
-    assert bench.harness.peak_memory is not None
     await bench.run(argv=["true"])
-    before = bench.harness.peak_memory()
+    before = bench.hooks.peak_memory()
     row = await bench.run(shell="head -c 200000000 /dev/zero | tr '\\0' x")
     dropped = 200_000_000 - _CAP
     bench.expect((row.state, row.ending["log_dropped"]), ("success", dropped))
     log = bench.log(row.attempt_id)
     bench.expect(log[:_CAP].count(b"x"), _CAP)
     bench.check(b"%s bytes of output were dropped" % f"{dropped:,}".encode() in log[_CAP:], "the log says it")
-    bench.check(bench.harness.peak_memory() - before < 20 * _MIB, "the supervisor's memory is bounded")
+    bench.check(bench.hooks.peak_memory() - before < 20 * _MIB, "the supervisor's memory is bounded")
 
 
 @scenario(51)
@@ -115,8 +114,7 @@ async def output_that_is_not_json_fails_the_task(bench: Bench) -> None:
 @scenario(55, "break_logs")
 async def unwritable_log_never_fails_the_task(bench: Bench) -> None:
     """Where the log cannot be written the task runs on, and what was dropped is counted."""
-    assert bench.harness.break_logs is not None
-    bench.harness.break_logs()
+    bench.hooks.break_logs()
     row = await bench.run(shell="head -c 1000000 /dev/zero; echo 3 > $RUNYARD_OUTPUT")
     bench.expect((row.state, row.output()), ("success", 3))
     bench.expect((row.ending["log_size"], row.ending["log_dropped"]), (0, 1_000_000))

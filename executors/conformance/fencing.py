@@ -6,7 +6,6 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from executors.base import Phase
 from executors.conformance.scenario import scenario
 
 if TYPE_CHECKING:
@@ -16,10 +15,9 @@ if TYPE_CHECKING:
 @scenario(12, "duplicate_delivery")
 async def duplicate_delivery_while_running_is_one_execution(bench: Bench) -> None:
     """A message that launches an attempt, delivered again while it runs, changes nothing."""
-    assert bench.harness.duplicate_delivery is not None
     attempt = await bench.start(shell="echo once >> $JOURNAL; sleep 0.5", env=bench.env())
     for _ in range(5):
-        await bench.harness.duplicate_delivery(attempt)
+        await bench.hooks.duplicate_delivery(attempt)
     bench.expect((await bench.end_of(attempt)).state, "success")
     bench.expect(bench.lines("journal"), ["once"])
 
@@ -27,12 +25,11 @@ async def duplicate_delivery_while_running_is_one_execution(bench: Bench) -> Non
 @scenario(13, "duplicate_delivery")
 async def duplicate_delivery_after_finish_is_harmless(bench: Bench) -> None:
     """A message that launches an attempt, delivered after its end, starts nothing and leaves nothing."""
-    assert bench.harness.duplicate_delivery is not None
     row = await bench.run(shell="echo once >> $JOURNAL", env=bench.env())
-    await bench.phase(row.attempt_id, Phase.GONE)
-    await bench.harness.duplicate_delivery(row.attempt_id)
+    await bench.forgotten(row.attempt_id)
+    await bench.hooks.duplicate_delivery(row.attempt_id)
     bench.expect((await bench.run(argv=["true"])).state, "success")
-    await bench.phase(row.attempt_id, Phase.GONE)
+    await bench.forgotten(row.attempt_id)
     bench.expect(bench.lines("journal"), ["once"])
 
 
@@ -49,11 +46,11 @@ async def start_answer_lost_is_replayed_to_the_same_supervisor(bench: Bench) -> 
 async def start_after_cancel_never_runs_user_code(bench: Bench) -> None:
     """An attempt that was cancelled before its start is refused and leaves no trace."""
     bench.metastore.is_down = True
-    attempt = bench.queue(shell="echo never >> $JOURNAL", env=bench.env())
+    attempt = await bench.queue(shell="echo never >> $JOURNAL", env=bench.env())
     await bench.launch(attempt)
-    bench.metastore.cancel(attempt)
+    await bench.metastore.cancel(attempt)
     bench.metastore.is_down = False
-    await bench.phase(attempt, Phase.GONE)
+    await bench.forgotten(attempt)
     await bench.run(argv=["true"])
     bench.expect(bench.lines("journal"), [])
 
@@ -62,8 +59,8 @@ async def start_after_cancel_never_runs_user_code(bench: Bench) -> None:
 async def stale_attempt_changes_nothing(bench: Bench) -> None:
     """The finish of an attempt that was given up is not accepted, and the supervisor forgets it."""
     attempt = await bench.start(shell="sleep 0.3; echo '\"stale\"' > $RUNYARD_OUTPUT")
-    bench.metastore.lose(attempt)
-    await bench.phase(attempt, Phase.GONE)
+    await bench.metastore.lose(attempt)
+    await bench.forgotten(attempt)
     row = bench.row(attempt)
     bench.expect((row.state, row.finish, row.history), ("lost", None, ["queued", "running", "lost"]))
 
@@ -71,8 +68,7 @@ async def stale_attempt_changes_nothing(bench: Bench) -> None:
 @scenario(18, "break_interpreter")
 async def never_started_is_told_from_failed(bench: Bench) -> None:
     """Where no user code can be started the outcome is a loss with its reason, not a failure of the task."""
-    assert bench.harness.break_interpreter is not None
-    bench.executor = await bench.harness.break_interpreter(bench.context)
+    await bench.take(bench.hooks.break_interpreter(bench.context))
     row = await bench.run(argv=["true"])
     bench.expect(row.state, "lost")
     bench.check("RUNYARD_TASK_PYTHON" in row.ending["error"], f"{row.ending['error']!r} names the setting")

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Sequence
     from pathlib import Path
 
     from executors.base import Context, Executor
 
 
 class Harness(Protocol):
-    """One executor with its infrastructure, fresh for every scenario.
-
-    A hook that is None does not exist for this medium; scenarios that need it do not apply, and are listed as such.
-    """
+    """One executor with its infrastructure, fresh for every scenario; made with a folder of its own."""
 
     #: How many attempts it may run at once.
     slots: int
@@ -39,45 +36,106 @@ class Harness(Protocol):
         ...
 
     def leftovers(self) -> list[str]:
-        """Return what is still there of attempts that have ended: processes, folders, pods, messages."""
+        """Return what is still there of attempts: processes, folders, pods, messages."""
         ...
 
-    @property
-    def kill_supervisor(self) -> Callable[[], Awaitable[None]] | None:
-        """Kill the supervisors without a word, as the kernel's out-of-memory killer would."""
+
+class Hooks(Protocol):
+    """What a harness may have besides: ways to break its infrastructure.
+
+    A hook that it lacks does not exist for its medium; scenarios that need it do not apply, and are listed as such.
+    A harness may also have ``metastore``, a :class:`~executors.conformance.metastore.Metastore` to use instead of the
+    reference.
+    """
+
+    def processes(self) -> list[int]:
+        """Return every live process that was started for this harness: workers, supervisors, tasks."""
         ...
 
-    @property
-    def kill_host(self) -> Callable[[], Awaitable[None]] | None:
+    # What may die
+
+    async def kill_supervisor(self) -> None:
+        """Kill the supervisors without a word, as the kernel's out-of-memory killer would; others take over."""
+        ...
+
+    async def kill_host(self) -> None:
         """Kill whatever forks or hosts tasks beside the supervisor."""
         ...
 
-    @property
-    def restart_scheduler(self) -> Callable[[Context], Awaitable[Executor]] | None:
+    async def kill_worker_process(self) -> None:
+        """Kill what takes messages from the medium and hands them to the supervisor; another one takes over."""
+        ...
+
+    async def kill_node(self) -> None:
+        """Kill all that a worker has on one machine at once, tasks too, and leave it dead."""
+        ...
+
+    async def restart_scheduler(self, context: Context) -> Executor:
         """Kill the scheduler's side without a word and return a new executor on the same infrastructure."""
         ...
 
-    @property
-    def drop_connection(self) -> Callable[[], Awaitable[None]] | None:
-        """Break the connection between the scheduler's side and the medium once."""
+    # What may get lost
+
+    async def drop_connection(self) -> None:
+        """Break the connections between the scheduler's side and the medium once."""
         ...
 
-    @property
-    def duplicate_delivery(self) -> Callable[[str], Awaitable[None]] | None:
+    async def duplicate_delivery(self, attempt_id: str) -> None:
         """Deliver the message that launches an attempt once more, past the executor."""
         ...
 
-    @property
-    def peak_memory(self) -> Callable[[], int] | None:
+    async def drop_delivery(self, attempt_id: str) -> None:
+        """Take the message that launches an attempt out of the medium, as if it had never been sent."""
+        ...
+
+    async def deliver(self, attempt_id: str, ticket: str) -> None:
+        """Deliver a message of the executor's own form that names any attempt, with any ticket."""
+        ...
+
+    async def deliver_garbage(self) -> None:
+        """Deliver messages that are none: truncated, of an unknown version, without what they should have."""
+        ...
+
+    async def restart_infra(self) -> None:
+        """Kill the medium without a word and start it again on the data it had."""
+        ...
+
+    async def flush_infra(self) -> None:
+        """Have the medium lose every message it holds, of every kind."""
+        ...
+
+    async def partition_infra(self, on: bool) -> None:  # noqa: FBT001  a switch
+        """Cut the medium off from the scheduler's side and the workers, or mend it."""
+        ...
+
+    async def throttle_infra(self, on: bool) -> None:  # noqa: FBT001  a switch
+        """Have the medium refuse new messages for want of memory or quota, or take them again."""
+        ...
+
+    # Workers
+
+    async def run_worker(self, queues: Sequence[str], slots: int) -> None:
+        """Start one more worker, on a machine of its own, and return once it serves *queues*."""
+        ...
+
+    async def stop_workers(self) -> None:
+        """Have every worker end in good order and return once they have; nothing serves any queue then."""
+        ...
+
+    async def drain_workers(self, grace: float) -> None:
+        """Ask every worker to end as an operator does, with *grace* seconds for its tasks; return when they have."""
+        ...
+
+    # What may be broken about a host
+
+    def peak_memory(self) -> int:
         """Return the peak memory of the supervisors, in bytes."""
         ...
 
-    @property
-    def break_logs(self) -> Callable[[], None] | None:
+    def break_logs(self) -> None:
         """Make logs impossible to write."""
         ...
 
-    @property
-    def break_interpreter(self) -> Callable[[Context], Awaitable[Executor]] | None:
+    async def break_interpreter(self, context: Context) -> Executor:
         """Return a new executor of which no task can start because its interpreter is broken."""
         ...

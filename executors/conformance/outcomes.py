@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from executors.base import Phase
 from executors.conformance.scenario import scenario
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ async def exit_zero_is_success_only_with_finish(bench: Bench) -> None:
     bench.metastore.is_down = False
     attempt = await bench.start(shell="sleep 0.2")
     bench.metastore.is_down = True
-    await bench.phase(attempt, Phase.EXITED)
+    await bench.over(attempt)
     await asyncio.sleep(0.2)
     bench.expect(bench.row(attempt).state, "running")
     bench.metastore.is_down = False
@@ -74,9 +73,9 @@ async def finish_is_repeated_after_a_lost_answer(bench: Bench) -> None:
     """When the answer to a finish is lost after its commit the finish comes again, is answered, changes nothing."""
     bench.metastore.lose_answers["finish"] = 2
     row = await bench.run(shell="echo 7 > $RUNYARD_OUTPUT")
-    await bench.phase(row.attempt_id, Phase.GONE, within=15)
+    await bench.forgotten(row.attempt_id)
     bench.expect((row.state, row.output()), ("success", 7))
-    bench.expect(sum(message["type"] == "finish" for message in bench.metastore.heard), 3)
+    bench.expect(bench.metastore.heard["finish"], 3)
 
 
 @scenario(27)
@@ -85,7 +84,7 @@ async def outcome_survives_an_outage_of_the_metastore(bench: Bench) -> None:
     attempts = [await bench.start(shell="sleep 0.3; echo $PPID > $RUNYARD_OUTPUT") for _ in range(bench.harness.slots)]
     bench.metastore.is_down = True
     for attempt in attempts:
-        await bench.phase(attempt, Phase.EXITED)
+        await bench.over(attempt)
     await asyncio.sleep(1.5)
     bench.metastore.is_down = False
     for attempt in attempts:
@@ -96,14 +95,12 @@ async def outcome_survives_an_outage_of_the_metastore(bench: Bench) -> None:
 @scenario(28, "kill_supervisor")
 async def outcome_survives_the_supervisors_death(bench: Bench) -> None:
     """A supervisor that dies between a task's end and the note of it loses nothing: its successor tells it."""
-    assert bench.harness.kill_supervisor is not None
     attempt = await bench.start(shell="sleep 0.2; echo '{\"kept\": true}' > $RUNYARD_OUTPUT; echo said")
     bench.metastore.is_down = True
-    await bench.phase(attempt, Phase.EXITED)
+    await bench.over(attempt)
     bench.reconciles = False
-    await bench.harness.kill_supervisor()
+    await bench.hooks.kill_supervisor()
     bench.metastore.is_down = False
-    await bench.phase(attempt, Phase.EXITED, Phase.GONE)
     bench.reconciles = True
     row = await bench.end_of(attempt)
     bench.expect((row.state, row.output(), bench.log(attempt)), ("success", {"kept": True}, b"said\n"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from executors.base import Accepted, Deferred, HealthStatus, Launch, Phase
+from executors.base import Accepted, Deferred, HealthStatus, Phase
 from executors.conformance.scenario import scenario
 
 if TYPE_CHECKING:
@@ -25,25 +25,24 @@ async def launch_runs_task_and_finishes_once(bench: Bench) -> None:
 @scenario(2)
 async def launch_same_attempt_twice_is_one_execution(bench: Bench) -> None:
     """Launching an attempt again, in one batch, while it runs and at once after its end, runs it once."""
-    attempt = bench.queue(shell="echo once >> $JOURNAL; sleep 0.2", env=bench.env())
+    attempt = await bench.queue(shell="echo once >> $JOURNAL; sleep 0.2", env=bench.env())
     await bench.launch(attempt, attempt)
     await bench.launch(attempt)
     await bench.until(lambda: bench.lines("journal"), "it runs")
     await bench.launch(attempt)
     await bench.end_of(attempt)
     await bench.launch(attempt)
-    await bench.phase(attempt, Phase.GONE)
+    await bench.forgotten(attempt)
     bench.expect(bench.lines("journal"), ["once"])
 
 
 @scenario(4, "drop_connection")
 async def launch_ambiguous_error_then_retry_no_second_start(bench: Bench) -> None:
     """A launch of which nobody knows whether it arrived is repeated and runs once."""
-    assert bench.harness.drop_connection is not None
-    attempts = [bench.queue(shell="echo $RUNYARD_ATTEMPT_ID >> $JOURNAL", env=bench.env()) for _ in range(20)]
+    attempts = await bench.queue_many(20, shell="echo $RUNYARD_ATTEMPT_ID >> $JOURNAL", env=bench.env())
     for attempt in attempts:
         await bench.launch(attempt)
-        await bench.harness.drop_connection()
+        await bench.hooks.drop_connection()
         await bench.launch(attempt)
     for attempt in attempts:
         bench.expect((await bench.end_of(attempt)).state, "success")
@@ -53,13 +52,13 @@ async def launch_ambiguous_error_then_retry_no_second_start(bench: Bench) -> Non
 @scenario(7, "kill_supervisor")
 async def infra_down_gives_deferred_never_failed(bench: Bench) -> None:
     """While the medium is away a launch is deferred with a reason; it works again by itself."""
-    assert bench.harness.kill_supervisor is not None
+    bench.only(not bench.by_queue, "its medium is no supervisor")
     await bench.run(argv=["true"])
     bench.reconciles = False
-    await bench.harness.kill_supervisor()
-    attempt = bench.queue(argv=["true"])
+    await bench.hooks.kill_supervisor()
+    attempt = await bench.queue(argv=["true"])
     await bench.until(lambda: bench.executor.health().status is HealthStatus.DOWN, "it says that it is down")
-    (result,) = await bench.executor.launch([Launch(attempt)])
+    (result,) = await bench.offer(attempt)
     bench.check(isinstance(result, Deferred) and result.reason, f"deferred with a reason, not {result}")
     bench.expect((await bench.observe(attempt)).phase, Phase.UNKNOWN)
     bench.reconciles = True
@@ -70,9 +69,11 @@ async def infra_down_gives_deferred_never_failed(bench: Bench) -> None:
 async def capacity_never_oversubscribed_under_burst(bench: Bench) -> None:
     """However many are launched at once, no more run at the same time than there are slots; all of them run."""
     shell = "echo +1 >> $JOURNAL; sleep 0.02; echo -1 >> $JOURNAL"
-    attempts = [bench.queue(shell=shell, env=bench.env()) for _ in range(40)]
-    results = await bench.executor.launch([Launch(attempt) for attempt in attempts])
-    bench.check(sum(isinstance(one, Accepted) for one in results) <= bench.harness.slots, "no more than slots accepted")
+    attempts = await bench.queue_many(40, shell=shell, env=bench.env())
+    results = await bench.offer(*attempts)
+    if bench.executor.slots is not None:
+        accepted = sum(isinstance(one, Accepted) for one in results)
+        bench.check(accepted <= bench.harness.slots, "no more than slots accepted")
     for attempt in attempts:
         bench.expect((await bench.end_of(attempt, within=40)).state, "success")
     running = 0
@@ -84,11 +85,11 @@ async def capacity_never_oversubscribed_under_burst(bench: Bench) -> None:
     bench.expect(running, 0)
 
 
-@scenario(9)
+@scenario(9, "backlog")
 async def freed_slot_takes_the_next_attempt_with_the_answer(bench: Bench) -> None:
     """A task that comes with the answer to a finish runs, without being launched, one slot after the other."""
-    first = bench.queue(argv=["true"])
-    following = [bench.queue(shell="echo $RUNYARD_ATTEMPT_ID >> $JOURNAL", env=bench.env()) for _ in range(10)]
+    first = await bench.queue(argv=["true"])
+    following = await bench.queue_many(10, shell="echo $RUNYARD_ATTEMPT_ID >> $JOURNAL", env=bench.env())
     bench.reconciles = False
     bench.metastore.backlog = list(following)
     await bench.launch(first)
@@ -101,7 +102,7 @@ async def freed_slot_takes_the_next_attempt_with_the_answer(bench: Bench) -> Non
 async def one_broken_row_spares_the_others(bench: Bench) -> None:
     """An attempt whose start or end makes the metastore's side fail does not keep others from running."""
     slots = bench.harness.slots
-    poisoned = bench.queue(argv=["true"])
+    poisoned = await bench.queue(argv=["true"])
     bench.metastore.poisoned.add(poisoned)
     await bench.launch(poisoned)
     if slots > 1:

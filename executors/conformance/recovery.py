@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from executors.base import Phase
-from executors.conformance.bench import is_alive
 from executors.conformance.scenario import scenario
+from executors.conformance.world import is_alive
 
 if TYPE_CHECKING:
     from executors.conformance.bench import Bench
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 @scenario(36, "kill_supervisor")
 async def killed_supervisor_takes_its_tasks_along(bench: Bench) -> None:
     """When the supervisor is killed its tasks are dead within a second, daemons too, and its successor proves it."""
-    assert bench.harness.kill_supervisor is not None
     attempt = await bench.start(
         shell="env -i J=$JOURNAL setsid sh -c 'echo $$ >> $J; exec sleep 67' & "
         "setsid sh -c 'echo $$ >> $JOURNAL; sleep 68' & echo $$ >> $JOURNAL; sleep 69",
@@ -26,10 +25,11 @@ async def killed_supervisor_takes_its_tasks_along(bench: Bench) -> None:
     pids = [int(line) for line in bench.lines("journal")]
     old = bench.row(attempt).boot_id
     bench.reconciles = False
-    await bench.harness.kill_supervisor()
+    await bench.hooks.kill_supervisor()
     await bench.until(lambda: not any(map(is_alive, pids)), "all its processes are dead", within=1)
-    seen = await bench.phase(attempt, Phase.GONE)
-    bench.check(seen.boot_id not in (None, old), "another supervisor says so")
+    if not bench.by_queue:
+        seen = await bench.phase(attempt, Phase.GONE)
+        bench.check(seen.boot_id not in (None, old), "another supervisor says so")
     bench.reconciles = True
     bench.expect((await bench.end_of(attempt)).state, "lost")
     bench.expect((await bench.run(argv=["true"])).state, "success")
@@ -38,7 +38,6 @@ async def killed_supervisor_takes_its_tasks_along(bench: Bench) -> None:
 @scenario(37, "kill_host")
 async def killed_host_is_a_loss_of_its_attempts_only(bench: Bench) -> None:
     """When the process that hosts tasks is killed its attempts are lost, once, and the next ones run."""
-    assert bench.harness.kill_host is not None
     attempts = [
         await bench.start(
             shell="env -i J=$JOURNAL setsid sh -c 'echo $$ >> $J; exec sleep 67' & sleep 69", env=bench.env()
@@ -46,7 +45,7 @@ async def killed_host_is_a_loss_of_its_attempts_only(bench: Bench) -> None:
         for _ in range(bench.harness.slots)
     ]
     await bench.until(lambda: len(bench.lines("journal")) == bench.harness.slots, "they run")
-    await bench.harness.kill_host()
+    await bench.hooks.kill_host()
     for attempt in attempts:
         bench.expect((await bench.end_of(attempt)).state, "lost")
     bench.expect([pid for pid in bench.lines("journal") if is_alive(int(pid))], [])
@@ -56,7 +55,6 @@ async def killed_host_is_a_loss_of_its_attempts_only(bench: Bench) -> None:
 @scenario(38, "restart_scheduler")
 async def scheduler_restart_adopts_what_runs(bench: Bench) -> None:
     """After a scheduler was killed its running tasks run on: not repeated, not lost, whole in log and output."""
-    assert bench.harness.restart_scheduler is not None
     attempt = await bench.start(
         shell="for i in 1 2 3 4 5 6 7 8; do echo line $i; echo $i >> $JOURNAL; sleep 0.15; done; "
         "echo '\"whole\"' > $RUNYARD_OUTPUT",
@@ -64,9 +62,9 @@ async def scheduler_restart_adopts_what_runs(bench: Bench) -> None:
     )
     await bench.until(lambda: bench.lines("journal"), "it runs")
     bench.reconciles = False
-    bench.executor = await bench.harness.restart_scheduler(bench.context)
-    seen = await bench.phase(attempt, Phase.RUNNING)
-    bench.expect(seen.phase, Phase.RUNNING)
+    await bench.restart_scheduler()
+    if not bench.by_queue:
+        await bench.phase(attempt, Phase.RUNNING)
     bench.reconciles = True
     row = await bench.end_of(attempt)
     bench.expect((row.state, row.output()), ("success", "whole"))
@@ -77,16 +75,15 @@ async def scheduler_restart_adopts_what_runs(bench: Bench) -> None:
 @scenario(38, "restart_scheduler")
 async def task_that_ends_without_a_scheduler_is_noted_later(bench: Bench) -> None:
     """A task that ends while no scheduler is there ends as it did, as soon as there is one."""
-    assert bench.harness.restart_scheduler is not None
     attempt = await bench.start(shell="echo hi; sleep 0.3; echo 5 > $RUNYARD_OUTPUT; echo bye")
     # The start is committed before its answer is out; without the answer nothing runs that could end.
     await bench.until(lambda: bench.log(attempt) == b"hi\n", "user code runs")
     bench.metastore.is_down = True
     bench.reconciles = False
-    bench.executor = await bench.harness.restart_scheduler(bench.context)
-    await bench.phase(attempt, Phase.EXITED)
-    bench.executor = await bench.harness.restart_scheduler(bench.context)
-    await bench.phase(attempt, Phase.EXITED)
+    await bench.restart_scheduler()
+    await bench.over(attempt)
+    await bench.restart_scheduler()
+    await bench.over(attempt)
     bench.metastore.is_down = False
     bench.reconciles = True
     row = await bench.end_of(attempt)
@@ -96,12 +93,11 @@ async def task_that_ends_without_a_scheduler_is_noted_later(bench: Bench) -> Non
 @scenario(39, "restart_scheduler")
 async def scheduler_killed_between_commit_and_launch(bench: Bench) -> None:
     """An attempt that was queued and never launched is launched by the next scheduler."""
-    assert bench.harness.restart_scheduler is not None
     await bench.run(argv=["true"])
     bench.reconciles = False
-    attempt = bench.queue(shell="echo once >> $JOURNAL", env=bench.env())
-    bench.executor = await bench.harness.restart_scheduler(bench.context)
-    await bench.phase(attempt, Phase.GONE)
+    attempt = await bench.queue(shell="echo once >> $JOURNAL", env=bench.env())
+    await bench.restart_scheduler()
+    await bench.phase(attempt, Phase.GONE, Phase.UNKNOWN)
     bench.reconciles = True
     bench.expect((await bench.end_of(attempt)).state, "success")
     bench.expect(bench.lines("journal"), ["once"])
@@ -110,23 +106,21 @@ async def scheduler_killed_between_commit_and_launch(bench: Bench) -> None:
 @scenario(39, "restart_scheduler")
 async def scheduler_killed_between_commit_and_answer(bench: Bench) -> None:
     """A start that was committed by a scheduler that died before it answered is answered by the next one."""
-    assert bench.harness.restart_scheduler is not None
     bench.metastore.lose_answers["start"] = 1
-    attempt = bench.queue(shell="echo once >> $JOURNAL", env=bench.env())
+    attempt = await bench.queue(shell="echo once >> $JOURNAL", env=bench.env())
     await bench.launch(attempt)
     await bench.until(lambda: bench.row(attempt).state == "running", "the start is committed")
-    bench.executor = await bench.harness.restart_scheduler(bench.context)
+    await bench.restart_scheduler()
     bench.expect((await bench.end_of(attempt)).state, "success")
     bench.expect(bench.lines("journal"), ["once"])
 
 
-@scenario(39, "drop_connection")
+@scenario(39, "drop_connection", "backlog")
 async def task_lost_on_the_way_is_launched_again(bench: Bench) -> None:
     """A task that was started with another one's finish and never arrived is found by observing, and runs once."""
-    assert bench.harness.drop_connection is not None
     bench.reconciles = False
-    first = bench.queue(argv=["true"])
-    second = bench.queue(shell="echo once >> $JOURNAL", env=bench.env())
+    first = await bench.queue(argv=["true"])
+    second = await bench.queue(shell="echo once >> $JOURNAL", env=bench.env())
     bench.metastore.backlog = [second]
     bench.metastore.lose_answers["finish"] = 1
     await bench.launch(first)
@@ -141,8 +135,9 @@ async def task_lost_on_the_way_is_launched_again(bench: Bench) -> None:
 @scenario(45)
 async def observe_is_truthful(bench: Bench) -> None:
     """Pending, running, exited and gone are said when they are so."""
+    bench.only(not bench.by_queue, "its supervisors are known to the metastore, not to the executor")
     bench.reconciles = False
-    attempt = bench.queue(
+    attempt = await bench.queue(
         shell="echo up >> $JOURNAL; while ! test -e $JOURNAL.go; do sleep 0.02; done", env=bench.env()
     )
     await bench.phase(attempt, Phase.GONE)
@@ -164,12 +159,11 @@ async def observe_is_truthful(bench: Bench) -> None:
 @scenario(46, "drop_connection")
 async def lost_messages_are_healed_by_reconciling(bench: Bench) -> None:
     """With every report lost, and the connection breaking again and again, every attempt still ends once."""
-    assert bench.harness.drop_connection is not None
-    attempts = [bench.queue(shell="echo $RUNYARD_ATTEMPT_ID >> $JOURNAL", env=bench.env()) for _ in range(30)]
+    attempts = await bench.queue_many(30, shell="echo $RUNYARD_ATTEMPT_ID >> $JOURNAL", env=bench.env())
     until = time.monotonic() + 1.5
     while time.monotonic() < until:
         await bench.reconcile()
-        await bench.harness.drop_connection()
+        await bench.hooks.drop_connection()
     for attempt in attempts:
         bench.expect((await bench.end_of(attempt)).state, "success")
     bench.expect(sorted(bench.lines("journal")), sorted(attempts))

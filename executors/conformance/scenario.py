@@ -1,13 +1,14 @@
-"""A scenario: a number, a name, a guarantee, the hooks it needs, and the code that checks it."""
+"""A scenario: numbers, a name, a guarantee, the hooks it needs, and the code that checks it."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from executors.conformance.bench import Bench
+from executors.base import Traits
+from executors.conformance.bench import Bench, NotApplicable, metastore_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,7 +17,21 @@ if TYPE_CHECKING:
 
     Check = Callable[[Bench], Awaitable[None]]
 
-_TOPICS: Final = ("placement", "fencing", "outcomes", "cancelling", "trees", "recovery", "data", "python")
+_TOPICS: Final = (
+    "placement",
+    "queues",
+    "fencing",
+    "messages",
+    "outcomes",
+    "cancelling",
+    "trees",
+    "recovery",
+    "outages",
+    "data",
+    "python",
+    "kinds",
+)
+_TRAITS: Final = {field.name for field in fields(Traits)}
 _found: list[Scenario] = []
 
 
@@ -24,38 +39,61 @@ _found: list[Scenario] = []
 class Scenario:
     """One guarantee."""
 
-    number: int
+    #: The cases of the brief that it checks; the first one is its own.
+    numbers: tuple[int, ...]
     name: str
     #: What is promised, as its docstring says it.
     guarantee: str
-    #: Names of the harness's hooks without which it cannot be checked.
+    #: Names of hooks of the harness, switches of the metastore and traits of the executor that it cannot do without.
     needs: tuple[str, ...]
     #: Seconds after which it has failed.
     limit: float
+    #: Whether it takes so long that only who asks for it gets it.
+    long: bool
     check: Check
 
+    @property
+    def title(self) -> str:
+        return f"{self.numbers[0]:02d}_{self.name}"
+
     def missing(self, harness: Harness) -> list[str]:
-        """Return the hooks that *harness* does not have."""
-        return [hook for hook in self.needs if getattr(harness, hook, None) is None]
+        """Return the hooks and switches that *harness* and its metastore do not have."""
+        metastore = metastore_of(harness)
+        return [
+            need
+            for need in self.needs
+            if need not in _TRAITS and getattr(harness, need, None) is None and getattr(metastore, need, None) is None
+        ]
 
     async def run(self, harness: Harness) -> None:
-        """Check the guarantee, and after it what holds for every scenario; raise AssertionError where it is broken."""
+        """Check the guarantee, and after it what holds for every scenario; raise AssertionError where it is broken.
+
+        Raises :exc:`NotApplicable` where the executor itself says that it is not one for this.
+        """
         bench = Bench(harness)
         try:
             async with asyncio.timeout(self.limit):
                 await bench.open()
+                for need in self.needs:
+                    if need in _TRAITS and not getattr(bench.executor.traits, need):
+                        raise NotApplicable(f"the executor is not {need}")
                 await self.check(bench)
                 await bench.settle()
+        except TimeoutError as error:
+            raise AssertionError(f"not over within its {self.limit:g} s") from error
         finally:
             await bench.close()
 
 
-def scenario(number: int, *needs: str, limit: float = 60.0) -> Callable[[Check], Check]:
+def scenario(
+    number: int, *needs: str, also: tuple[int, ...] = (), limit: float = 60.0, long: bool = False
+) -> Callable[[Check], Check]:
     """Register the decorated coroutine function as a scenario."""
 
     def register(check: Check) -> Check:
         name = getattr(check, "__name__", "")
-        _found.append(Scenario(number, name, check.__doc__ or "", needs, limit, check))
+        guarantee = " ".join((check.__doc__ or "").split())
+        _found.append(Scenario((number, *also), name, guarantee, needs, limit, long, check))
         return check
 
     return register
@@ -65,4 +103,4 @@ def scenarios() -> list[Scenario]:
     """Return all scenarios, by number."""
     for topic in _TOPICS:
         import_module(f"executors.conformance.{topic}")
-    return sorted(_found, key=lambda one: (one.number, one.name))
+    return sorted(_found, key=lambda one: (one.numbers[0], one.name))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from executors.conformance.bench import is_alive
 from executors.conformance.scenario import scenario
+from executors.conformance.world import is_alive
 
 if TYPE_CHECKING:
     from dag.ids import AttemptId
@@ -95,7 +95,7 @@ async def trees_are_dead_two_hundred_times_over(bench: Bench) -> None:
                 "setsid sh -c 'echo $$ >> $JOURNAL; sleep 64 & wait' & "
                 "(setsid sh -c 'sh -c \"echo \\$\\$ >> $JOURNAL; exec sleep 65\" & exit 0' &) ; sleep 66"
             )
-            attempts.append((name, bench.queue(shell=shell, env=bench.env(name), kill_grace=0.0)))
+            attempts.append((name, await bench.queue(shell=shell, env=bench.env(name), kill_grace=0.0)))
         await bench.launch(*[attempt for _, attempt in attempts])
         for name, attempt in attempts:
             await bench.until(partial(_has_two_lines, bench, name), "the tree is there")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from executors import registry, spawn
 from executors.base import ExecutorConfig, HealthStatus
-from executors.conformance.bench import is_alive
+from executors.conformance.world import is_alive
 from executors.local import Local
 from worker import environment, linux, logs
 

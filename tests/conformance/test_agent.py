@@ -20,7 +20,7 @@ from executors import agent as service_side
 from executors import registry, spawn
 from executors.base import ExecutorConfig, HealthStatus, Launch, Phase
 from executors.conformance import Bench
-from executors.conformance.bench import is_alive
+from executors.conformance.world import is_alive
 from tests.conformance.local_harness import LocalHarness
 from worker import environment, linux
 from worker.settings import AgentSettings
@@ -192,7 +192,7 @@ async def test_with_agent_and_zygote_killed_at_once_nothing_is_left(bench: Bench
 
 
 async def test_a_task_that_arrives_again_is_not_run_again(bench: Bench, harness: LocalHarness) -> None:
-    attempt = bench.queue(shell="echo once >> $JOURNAL; sleep 0.3", env=bench.env())  # noqa: S604  a task's own field
+    attempt = await bench.queue(shell="echo once >> $JOURNAL; sleep 0.3", env=bench.env())  # noqa: S604  a task's own field
     await bench.launch(attempt)
     await bench.until(lambda: bench.lines("journal"), "it runs")
     task: Message = {"type": "task", "attempt_id": attempt, "body": bench.row(attempt).body}
@@ -226,7 +226,7 @@ async def test_two_executors_share_one_agent_and_keep_their_slots(bench: Bench, 
     other = LocalHarness("sequential", 1, harness.scratch.parent)
     sequential = await other._start(bench.context, sys.executable)
     assert other._agent() == harness._agent()
-    one, two = (bench.queue(argv=["sleep", "0.3"]) for _ in range(2))
+    one, two = await bench.queue_many(2, argv=["sleep", "0.3"])
     bench.reconciles = False
     results = await sequential.launch([Launch(one), Launch(two)])
     assert [type(result).__name__ for result in results] == ["Accepted", "Deferred"]
@@ -288,7 +288,7 @@ async def test_a_task_outlives_the_kill_of_its_service(tmp_path: Path) -> None:
     harness = LocalHarness("local", 4, tmp_path)
     bench = Bench(harness)
     try:
-        known = bench.queue(argv=["not what it runs"])
+        known = await bench.queue(argv=["not what it runs"])
         row = bench.metastore.rows.pop(known)
         row.attempt_id = attempt  # type: ignore[assignment]  # text that another process printed
         row.boot_id = boot_id
