@@ -29,7 +29,7 @@ LATER: Final = {
     "dag": _DAG_LATER,
     "defaults": _TASK_LATER,
     "task": _TASK_LATER,
-    "python": frozenset({"interpreter", "requirements", "packages"}),
+    "python": frozenset({"requirements", "packages"}),
 }
 #: Task kinds of later releases.
 LATER_KINDS: Final = ("http", "wait", "callback", "approval", "trigger_dag")

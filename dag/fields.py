@@ -15,6 +15,7 @@ from dag.ids import TaskId
 CALL_PATTERN: Final = (
     r"^[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*$"
 )
+INTERPRETER_PATTERN: Final = r"^(?![\s\S]*\$\{)(?:/[^\u0000-\u001f\u007f]{1,999}|[A-Za-z0-9_][A-Za-z0-9_.+-]{0,249})$"
 ENV_NAME_PATTERN: Final = r"^(?!RUNYARD_)[A-Za-z_][A-Za-z0-9_]{0,249}$"
 CWD_PATTERN: Final = r"^(?!/)(?!(?:[\s\S]*/)?\.\.(?:/|$))(?![\s\S]*\$\{)[\s\S]+$"
 LABEL_PATTERN: Final = r"^[^\u0000-\u001f\u007f]{1,100}$"
@@ -29,6 +30,7 @@ LONGEST_PROSE: Final = 10_000
 INT32_MAX: Final = 2**31 - 1
 
 _CALL: Final = re.compile(CALL_PATTERN[1:-1])
+_INTERPRETER: Final = re.compile(INTERPRETER_PATTERN[1:-1])
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,249}")
 _QUEUE: Final = re.compile(QUEUE_PATTERN[1:-1])
 _LABEL: Final = re.compile(LABEL_PATTERN[1:-1])
@@ -152,6 +154,15 @@ def _call(text: str) -> str:
     return text
 
 
+def _interpreter(text: str) -> str:
+    if "${" in text:
+        raise Wrong("reference_not_allowed", "The interpreter cannot be a reference.", "Write its path or its name.")
+    if not _INTERPRETER.fullmatch(text):
+        hint = 'Write an absolute path, or a name such as "python3.12".'
+        raise Wrong("bad_interpreter", f"{shown(text)} is neither a path nor the name of a program.", hint)
+    return text
+
+
 def _label(text: str) -> str:
     if not _LABEL.fullmatch(text):
         raise Wrong(
@@ -248,3 +259,4 @@ Cwd = Annotated[
 Call = Annotated[
     str, StringConstraints(max_length=1000), AfterValidator(_call), _schema(pattern=CALL_PATTERN, maxLength=1000)
 ]
+Interpreter = Annotated[str, AfterValidator(_interpreter), _schema(pattern=INTERPRETER_PATTERN)]

@@ -57,7 +57,8 @@ class PlanTask:
     #: Relative to the code folder; None is the attempt's own work directory.
     cwd: str | None
     #: The kind's own part, references inside: ``{"argv": [...]}``, ``{"shell": "..."}``,
-    #: ``{"call", "args", "kwargs"}``, ``{"source", "args", "kwargs"}`` or ``{}``.
+    #: ``{"call", "args", "kwargs"}``, ``{"source", "args", "kwargs"}`` (both with ``interpreter`` where it
+    #: is not the usual one) or ``{}``.
     body: Mapping[str, Any]
     #: Numbers of the tasks whose outputs its references name; all of them are (transitively) upstream.
     needs: tuple[int, ...]
@@ -165,5 +166,6 @@ def _body(task: TaskSpec) -> tuple[Kind, dict[str, Any]]:
     if task.python is not None:
         python = task.python
         form = {"call": python.call} if python.call is not None else {"source": python.source}
-        return "python", {**form, "args": list(python.args), "kwargs": python.kwargs}
+        other = {} if python.interpreter is None else {"interpreter": python.interpreter}
+        return "python", {**form, **other, "args": list(python.args), "kwargs": python.kwargs}
     return "empty", {}

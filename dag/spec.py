@@ -9,12 +9,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from dag import checks, document, explain, fields
 from dag.errors import DocumentInvalid
 from dag.fields import (
-    Call,
     Cwd,
     Duration,
     EnvName,
@@ -29,11 +28,11 @@ from dag.fields import (
     PositiveDuration,
     PositiveInt32,
     Queue,
-    Source,
     TaskName,
 )
 from dag.findings import Findings
 from dag.ids import TaskId
+from dag.kinds import Empty, Model, PythonSpec
 from dag.trigger_rules import TriggerRule
 
 if TYPE_CHECKING:
@@ -42,11 +41,7 @@ if TYPE_CHECKING:
 MAX_TASKS: Final = 10_000
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-
-class TaskSettings(_Model):
+class TaskSettings(Model):
     """How a task runs: what a task may say itself, and ``defaults`` for all tasks."""
 
     trigger_rule: Annotated[
@@ -157,37 +152,6 @@ class Defaults(TaskSettings):
     """Settings for every task that does not say otherwise."""
 
 
-class PythonSpec(_Model):
-    """A Python function, in a file of the code folder (`call`) or in the document itself (`source`)."""
-
-    call: Annotated[
-        Call | None,
-        Field(description="`module:function`, imported from the code folder.", examples=["warehouse.load:run"]),
-    ] = None
-    source: Annotated[
-        Source | None,
-        Field(
-            description="Python code that defines a function `main`. It holds no references: pass values by "
-            "`args`, `kwargs` or `env`.",
-            examples=["def main(n):\n    return n * n\n"],
-        ),
-    ] = None
-    args: Annotated[
-        tuple[Any, ...],
-        Field(
-            description="Positional arguments: JSON values, references allowed.", examples=[["${outputs.extract.rows}"]]
-        ),
-    ] = ()
-    kwargs: Annotated[
-        dict[str, Any],
-        Field(description="Keyword arguments: JSON values, references allowed.", examples=[{"day": "${params.day}"}]),
-    ] = Field(default_factory=dict)
-
-
-class EmptySpec(_Model):
-    """Nothing to do."""
-
-
 Command = Annotated[
     Annotated[fields.Argv, Tag("<argv>")] | Annotated[Line, Tag("<line>")],
     Discriminator(fields.command_form, custom_error_type="command_type", custom_error_message="command"),
@@ -219,12 +183,12 @@ class TaskSpec(TaskSettings):
         PythonSpec | None, Field(description="A Python function; what it returns (JSON) is the task's output.")
     ] = None
     empty: Annotated[
-        Annotated[EmptySpec, fields.true_is_empty, fields.also_true] | None,
+        Empty | None,
         Field(description="Does nothing: a place where branches meet. `{}` or `true`.", examples=[{}]),
     ] = None
 
 
-class DagSpec(_Model):
+class DagSpec(Model):
     """A DAG: tasks, what depends on what, and how runs behave."""
 
     dag_id: Annotated[Id, Field(description="Its name, unique in the installation.", examples=["nightly_orders"])]

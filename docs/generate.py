@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from dag import trigger_rules as trigger_rule_module
 from dag.durations import format_duration
-from dag.spec import DagSpec, PythonSpec, TaskSettings, TaskSpec
+from dag.kinds import PythonSpec
+from dag.spec import DagSpec, TaskSettings, TaskSpec
 from dag.states import ATTEMPT_STEPS, RUN_STEPS, TASK_STEPS
 from runyard import exits, settings
 from runyard.cli import ENTRIES, app

@@ -41,6 +41,8 @@ class Attempt:
     phase: Phase = "starting"
     body: TaskBody | None = None
     log: Log | None = None
+    #: The secret that a remote agent shows with all that it says of it; "" where it needs none.
+    key: str = field(default="", repr=False)
     #: The reading end of the pipe that the task writes to; -1: closed.
     pipe: int = -1
     stop: Stop | None = None
@@ -101,6 +103,8 @@ def judge(attempt: Attempt, spool: Spool) -> Verdict:
         return Verdict("failed", f"killed by {_signal_name(number)}", code, number)
     if code != 0:
         return Verdict("failed", spool.error(attempt.attempt_id) or f"exit code {code}", code, number)
+    if attempt.body and attempt.body.get("interpreter") and (why := spool.error(attempt.attempt_id)):
+        return Verdict("failed", why, code, number)  # what was executed ended well and never ran the task
     try:
         return Verdict("success", "", code, number, output.read(spool.output(attempt.attempt_id)))
     except output.OutputInvalid as error:
@@ -117,7 +121,7 @@ def finish_message(attempt: Attempt, verdict: Verdict, boot_id: str) -> Finish:
     """Return the message that tells it."""
     log = attempt.log
     now = time.time()
-    return {
+    finish: Finish = {
         "type": "finish",
         "attempt_id": attempt.attempt_id,
         "boot_id": boot_id,
@@ -132,6 +136,9 @@ def finish_message(attempt: Attempt, verdict: Verdict, boot_id: str) -> Finish:
         "ended_at": attempt.ended_at or now,
         "more": False,
     }
+    if attempt.key:
+        finish["key"] = attempt.key
+    return finish
 
 
 def _signal_name(number: int) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from worker import environment
 
@@ -14,30 +15,32 @@ if TYPE_CHECKING:
     from worker.settings import AgentSettings
     from worker.spool import Spool
 
+_RUNNER: Final = str(Path(__file__).with_name("runner.py"))
+#: What means the interpreter of all tasks.
+_OURS: Final = frozenset({"python", "python3"})
+
 
 def build(
     attempt_id: str, body: TaskBody, *, settings: AgentSettings, spool: Spool, base: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the message that has the zygote fork this attempt."""
     work = spool.work(attempt_id)
-    output = spool.output(attempt_id)
     cwd = body["cwd"]
-    return {
+    job = {
         "id": attempt_id,
-        "argv": _argv(body, settings.task_python) if body["kind"] == "command" else None,
-        "python": {
-            "code_dir": settings.code_dir,
-            "call": body.get("call"),
-            "source": body.get("source"),
-            "args": body.get("args"),
-            "kwargs": body.get("kwargs"),
-        },
-        "env": environment.of_task(base, attempt_id, body, work, output),
+        "argv": None,
+        "stdin": None,
+        "interpreter": None,
+        "python": None,
+        "env": environment.of_task(base, attempt_id, body, work, spool.output(attempt_id)),
         "cwd": work if cwd is None else os.path.join(settings.code_dir, cwd),  # noqa: PTH118  a string is wanted
         "base": settings.code_dir if cwd is not None else "",
-        "output": output,
+        "output": spool.output(attempt_id),
         "error": spool.error_file(attempt_id),
     }
+    if body["kind"] == "command":
+        return {**job, "argv": _argv(body, settings.task_python)}
+    return _python(job, body, settings)
 
 
 def _argv(body: TaskBody, task_python: str) -> list[str]:
@@ -46,4 +49,15 @@ def _argv(body: TaskBody, task_python: str) -> list[str]:
     if shell is not None:
         return ["/bin/sh", "-c", shell]
     program, *arguments = body.get("argv") or []
-    return [task_python if program in ("python", "python3") else program, *arguments]
+    return [task_python if program in _OURS else program, *arguments]
+
+
+def _python(job: dict[str, Any], body: TaskBody, settings: AgentSettings) -> dict[str, Any]:
+    """Return *job* as a call: in a fork of the zygote, or in an interpreter that it names."""
+    names = ("call", "source", "args", "kwargs")
+    task = {"code_dir": settings.code_dir, **{name: body.get(name) for name in names}}
+    interpreter = body.get("interpreter")
+    if interpreter is None or interpreter in _OURS:
+        return {**job, "python": task}
+    stdin = {"python": task, "output": job["output"], "error": job["error"]}
+    return {**job, "argv": [interpreter, _RUNNER], "stdin": stdin, "interpreter": interpreter}

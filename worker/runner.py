@@ -1,16 +1,21 @@
-"""The runner: one Python task, in the process that was forked for it.
+"""The runner: one Python task, in the process that was forked or executed for it.
 
-It runs on the interpreter of the tasks (Python 3.9 or later): standard library only, no sibling, and nothing heavy is
-imported before the user's own code needs it.  The zygote loads this file and calls :func:`run` in the child.
+It runs on the interpreter of the tasks (Python 3.8 or later): standard library only, no sibling, and nothing heavy is
+imported before the user's own code needs it.  The zygote loads this file and calls :func:`run` in the child.  For a
+task in another interpreter the child executes ``PYTHON .../runner.py`` instead, with the job as its standard input.
 """
 
 # ruff: noqa: PTH123, SIM105
 # pathlib and contextlib would be imported for nothing else, and every task is a fork of this memory.
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    del sys.path[0]  # our own folder: ``-P`` needs 3.11; nothing of Runyard may stand before the user's modules
+
 import json
 import os
-import sys
 from itertools import accumulate
 
 TYPE_CHECKING = False  # typing itself is not imported: it costs 2 ms and a third of a megabyte
@@ -59,14 +64,17 @@ def run(job: dict[str, Any]) -> int:
 
 def _dress(job: dict[str, Any]) -> None:
     """Make this process look like a fresh interpreter that was started for the task."""
-    env = job["env"]
-    os.environ.clear()
-    os.environ.update(env)
-    if "TZ" in env:
-        import time  # noqa: PLC0415  only a task with a TZ pays for it
+    path = [job["python"]["code_dir"]]
+    if __name__ != "__main__":  # an interpreter that was really started has its environment, and has read it
+        env = job["env"]
+        os.environ.clear()
+        os.environ.update(env)
+        if "TZ" in env:
+            import time  # noqa: PLC0415  only a task with a TZ pays for it
 
-        time.tzset()
-    sys.path[:0] = [job["python"]["code_dir"], *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+            time.tzset()
+        path += filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:0] = path
     sys.argv = [job["python"].get("call") or _SOURCE]
     sys.modules["__main__"] = type(sys)("__main__")
     for stream, fd in (("stdout", 1), ("stderr", 2)):
@@ -222,3 +230,20 @@ def _leave(code: int) -> int:
         except (OSError, ValueError):
             pass  # closed by the task
     return code
+
+
+def main() -> int:
+    """Be the task whose job is on the standard input; its standard input is empty then, like that of any task."""
+    with open(0, "rb", closefd=False) as file:
+        job: dict[str, Any] = json.loads(file.read())
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if sys.version_info < (3, 8):  # noqa: UP036  this file runs on interpreters that we do not choose
+        return 1
+    os.unlink(job["error"])  # noqa: PTH108  it says that the interpreter did not get here
+    return run(job)
+
+
+if __name__ == "__main__":
+    os._exit(main())

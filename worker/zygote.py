@@ -1,6 +1,6 @@
 """The zygote: a small single-threaded process that forks every task of one agent, and reaps it.
 
-It runs on the interpreter of the tasks (Python 3.9 or later), so it imports the standard library only, and no sibling.
+It runs on the interpreter of the tasks (Python 3.8 or later), so it imports the standard library only, and no sibling.
 The agent talks to it over a SEQPACKET socket, one JSON object a message::
 
     agent → zygote    {"do": "fork", "id", …}         with the pipe of the log, and more in a file where it is long
@@ -24,21 +24,20 @@ from __future__ import annotations
 
 import sys
 
-_HERE = __file__.rpartition("/")[0]
-if _HERE in sys.path:  # ``-P`` needs 3.11; nothing of Runyard may stand before the user's modules
-    sys.path.remove(_HERE)
+if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    del sys.path[0]  # our own folder: ``-P`` needs 3.11; nothing of Runyard may stand before the user's modules
 
-import array  # noqa: E402  the path must be right before anything is imported
-import ctypes  # noqa: E402
-import gc  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import resource  # noqa: E402
-import select  # noqa: E402
-import signal  # noqa: E402
-import socket  # noqa: E402
-import time  # noqa: E402
-from importlib.machinery import PathFinder  # noqa: E402
+import array
+import ctypes
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from importlib.machinery import PathFinder
 
 TYPE_CHECKING = False  # typing itself is not imported: it costs 2 ms and a third of a megabyte
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 #: The largest message that comes in one piece; a larger one comes in a file whose descriptor is sent along.
 _MAX_MESSAGE = 128 * 1024
+_MFD_CLOEXEC = 1
 #: How long an end is held back while something of its tree will not die (uninterruptible sleep).
 _SWEEP_SECONDS = 5.0
 #: How often what is left is killed and looked for in one go; each round reaches one generation further down.
@@ -57,8 +57,11 @@ _SWEEP_ROUNDS = 100
 _CHUNK = 4096
 #: The exit code of a child in which something of ours failed before the task.
 _NOT_RUN = 125
+_NO_PYTHON = "python.interpreter {}: it did not start the task; it must be Python 3.8 or newer (the log may say more)"
+_NO_INTERPRETER = "python.interpreter {}: {}; install it where the worker runs, or name another Python"
 
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl
 _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
@@ -160,6 +163,10 @@ class _Zygote:
             return _fail(job, 126, "the cwd {}{} cannot be entered: {}".format(job["cwd"], base, why))
         argv = job["argv"]
         if argv is not None:
+            if job["stdin"] is not None:
+                _feed(job["stdin"])
+            if job["interpreter"]:
+                _note(job, _NO_PYTHON.format(job["interpreter"]))  # it removes this when it gets so far
             _execute(job, argv)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as every Python has it
@@ -251,7 +258,18 @@ def _execute(job: dict[str, Any], argv: list[str]) -> NoReturn:
     except (OSError, ValueError) as error:
         why = "{} cannot be executed: {}".format(argv[0], getattr(error, "strerror", None) or error)
         code = 126
+    if job["interpreter"]:
+        why = _NO_INTERPRETER.format(job["interpreter"], why)
     os._exit(_fail(job, code, why))
+
+
+def _feed(value: Any) -> None:
+    """Make *value*, as JSON, the standard input: what a program must not be told by arguments, for all to see."""
+    fd = _libc.memfd_create(b"task", _MFD_CLOEXEC)  # Python has its own only where it was built on a newer system
+    with open(fd, "wb", closefd=False) as file:
+        file.write(json.dumps(value).encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.dup2(fd, 0)
 
 
 def _find(name: str, path: str) -> str:
@@ -267,14 +285,17 @@ def _find(name: str, path: str) -> str:
 
 def _fail(job: dict[str, Any], code: int, why: str) -> int:
     """Leave a line for the agent that tells this from the task's own exit code, and one in the log."""
-    text = why.encode("utf-8", "backslashreplace")
+    _note(job, why)
+    os.write(2, b"[runyard] " + why.encode("utf-8", "backslashreplace") + b"\n")
+    return code
+
+
+def _note(job: dict[str, Any], why: str) -> None:
     try:
         fd = os.open(job["error"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(fd, text)
+        os.write(fd, why.encode("utf-8", "backslashreplace"))
     except OSError:
-        pass  # a full disk: the log line below still says it
-    os.write(2, b"[runyard] " + text + b"\n")
-    return code
+        pass  # a full disk: the log still says it
 
 
 def _children(pid: int) -> list[int]:

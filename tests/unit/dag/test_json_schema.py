@@ -81,7 +81,7 @@ BASE: dict[str, Any] = {
 VALUES: list[Any] = [
     *[None, True, False, 0, 1, 1.0, 0.5, -1, 1001, 2**31],
     *["", "x", "a b", "a/b", "..", "/x", "x/../y", "RUNYARD_X", "PT1S", "P1M", "PT", "all_done", "m:f", "a" * 101],
-    *["q.DQ", "q.DQ.x", "1q", "kill", "continue"],
+    *["q.DQ", "q.DQ.x", "1q", "kill", "continue", "/x/y z", "python3.12"],
     *[[], ["x"], ["x", 1], [""], [None]],
     *[{}, {"x": 1}, {"X": "1"}, {"call": "m:f"}, {"source": "x"}, {"call": "m:f", "source": "x"}],
     *[{"empty": {}}, {"empty": True}, {"command": ["x"]}, {"a": {"empty": {}}}, {"1": {"empty": {}}}],

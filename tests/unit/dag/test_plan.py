@@ -116,6 +116,12 @@ def test_a_call_and_an_empty_task_have_their_bodies() -> None:
     assert (task(found, "b").kind, task(found, "b").body) == ("empty", {})
 
 
+def test_an_interpreter_is_passed_on_where_there_is_one() -> None:
+    python = {"source": "main = 1", "interpreter": "python3.12"}
+    assert task(plan({"a": {"python": python}})).body == {**python, "args": [], "kwargs": {}}
+    assert "interpreter" not in task(plan({"a": {"python": {**python, "interpreter": None}}})).body
+
+
 DEFAULTS: dict[str, Any] = {
     "retries": 2,
     "retry_delay": "PT1S",

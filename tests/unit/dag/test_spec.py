@@ -311,13 +311,27 @@ def test_a_field_of_a_task_is_refused(fields: dict[str, Any], pointer: str, code
         ({"source": "def main(): return '${params.x}'"}, "/source", "reference_not_allowed"),
         ({"call": "m:f", "args": {}}, "/args", "wrong_type"),
         ({"call": "m:f", "kwargs": []}, "/kwargs", "wrong_type"),
-        ({"call": "m:f", "interpreter": "python3.8"}, "/interpreter", "not_supported"),
+        ({"call": "m:f", "interpreter": ""}, "/interpreter", "bad_interpreter"),
+        ({"call": "m:f", "interpreter": "bin/python"}, "/interpreter", "bad_interpreter"),
+        ({"call": "m:f", "interpreter": "/"}, "/interpreter", "bad_interpreter"),
+        ({"call": "m:f", "interpreter": "python3 -c"}, "/interpreter", "bad_interpreter"),
+        ({"call": "m:f", "interpreter": "-c"}, "/interpreter", "bad_interpreter"),
+        ({"call": "m:f", "interpreter": "/x\n"}, "/interpreter", "bad_interpreter"),
+        ({"call": "m:f", "interpreter": "/" + "x" * 1000}, "/interpreter", "bad_interpreter"),
+        ({"call": "m:f", "interpreter": "/opt/${params.x}"}, "/interpreter", "reference_not_allowed"),
+        ({"call": "m:f", "interpreter": 3.12}, "/interpreter", "wrong_type"),
+        ({"call": "m:f", "packages": ["x"]}, "/packages", "not_supported"),
         ({"call": "m:f", "kw": {}}, "/kw", "unknown_field"),
         ("m:f", "", "wrong_type"),
     ],
 )
 def test_a_python_task_is_refused(python: Any, pointer: str, code: str) -> None:
     assert places(doc({"a": {"python": python}})) == [(f"/tasks/a/python{pointer}", code)]
+
+
+@pytest.mark.parametrize("name", [None, "python3.12", "pypy3.10", "/opt/my reports/bin/python", "C++_python-3.8"])
+def test_an_interpreter_is_a_path_or_a_name(name: str | None) -> None:
+    load(doc({"a": {"python": {"call": "m:f", "interpreter": name}}}))
 
 
 def test_source_is_never_compiled_here() -> None:

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import worker
 from tests.unit.worker.bodies import a_body
 from worker import job
 from worker.settings import AgentSettings
 from worker.spool import Spool
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+RUNNER = Path(worker.__file__).parent / "runner.py"
 SETTINGS = AgentSettings(home="/h", code_dir="/code", log_dir="/logs", task_python="/venv/bin/python")
 
 
@@ -33,6 +33,28 @@ def build(tmp_path: Path, **body: Any) -> dict[str, Any]:
 )
 def test_what_is_executed(tmp_path: Path, body: dict[str, Any], argv: list[str] | None) -> None:
     assert build(tmp_path, **body)["argv"] == argv
+
+
+@pytest.mark.parametrize("name", ["/opt/py/bin/python", "python3.12"])
+def test_another_interpreter_is_executed_and_gets_the_task_on_its_standard_input(tmp_path: Path, name: str) -> None:
+    job = build(tmp_path, kind="python", call="m:f", args=[1], interpreter=name, env={"A": "b"})
+    assert (job["argv"], job["interpreter"], job["python"]) == ([name, str(RUNNER)], name, None)
+    assert job["stdin"] == {
+        "python": {"code_dir": "/code", "call": "m:f", "source": None, "args": [1], "kwargs": None},
+        "output": job["output"],
+        "error": job["error"],
+    }
+
+
+@pytest.mark.parametrize("name", [None, "python", "python3"])
+def test_the_tasks_own_interpreter_is_not_executed_again(tmp_path: Path, name: str | None) -> None:
+    job = build(tmp_path, kind="python", call="m:f", interpreter=name)
+    assert (job["argv"], job["stdin"], job["interpreter"]) == (None, None, None)
+    assert job["python"]["call"] == "m:f"
+
+
+def test_a_command_gets_no_input(tmp_path: Path) -> None:
+    assert build(tmp_path)["stdin"] is None
 
 
 def test_a_task_works_in_its_own_folder_unless_it_names_one_of_the_code(tmp_path: Path) -> None:
