@@ -11,6 +11,8 @@
 # ├── Invalid                the caller's input is wrong; carries every problem at once
 # │   └── DocumentInvalid
 # ├── Forbidden              known caller, not allowed
+# ├── BadCredential          what it shows is not the secret that this thing asks for
+# ├── Gone                   it was there, and the caller's part in it is over
 # ├── SchemaMismatch         this release and the database are of different ages
 # └── Unavailable            not now; trying again is right
 
@@ -111,6 +113,19 @@ class DocumentInvalid(Invalid):
 
 class Forbidden(RunyardError):
     """The caller is known and may not do this."""
+
+
+class BadCredential(RunyardError):
+    """The secret that came with the request is not the one of what it is about."""
+
+
+class Gone(RunyardError):
+    """It was there, and it is over for the caller for good."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        #: A stable name of why: ``attempt_gone``, ``worker_superseded``.
+        self.code = code
 
 
 class SchemaMismatch(RunyardError):

@@ -68,6 +68,12 @@ class Launch:
     attempt_id: AttemptId
     #: For display only: dag_id, run_id, task_id, map_index, try_number.
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: Which workers may take it, where the executor is ``by_queue``.
+    queue: str = "default"
+    #: The greater goes first, where the medium knows an order.
+    priority: int = 0
+    #: What a worker shows to start it (:mod:`dag.tickets`); "" where no worker has to.
+    ticket: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +151,15 @@ class Door(Protocol):
     supervisor asks again.
     """
 
-    async def start(self, message: Start, placed_on: str) -> list[Message]:
-        """Return one ``task`` or ``refused``; a ``cancel`` before the task where it was asked to stop meanwhile."""
+    async def start(self, message: Start, placed_on: str | None, *, key_hash: str | None = None) -> list[Message]:
+        """Return one ``task`` or ``refused``; a ``cancel`` before the task where it was asked to stop meanwhile.
+
+        *key_hash* is of the secret that the supervisor will show with all that it says of this attempt (remote ones
+        only); *placed_on* None is a supervisor that is registered nowhere, whose lease is the attempt's own.
+        """
         ...
 
-    async def finish(self, message: Finish, placed_on: str) -> list[Message]:
+    async def finish(self, message: Finish, placed_on: str | None, *, key_hash: str | None = None) -> list[Message]:
         """Return ``finished``, and where ``more`` was asked for, tasks that were started for *placed_on* with it."""
         ...
 
@@ -197,8 +207,10 @@ class Executor(Protocol):
     traits: Traits
     #: Which agent holds what this executor places; None: any scheduler may act.  Known after ``start``.
     placed_on: str | None
-    #: How many attempts may be placed at once; None is unbounded.
+    #: How many attempts may be placed at once; None is unbounded, or ``by_queue``: what live workers have.
     slots: int | None
+    #: Attempts are admitted queue by queue, as far as live workers serve them, and whoever takes one starts it.
+    by_queue: bool
 
     async def start(self, context: Context) -> None:
         """Make ready; returns soon, even while the medium is away."""

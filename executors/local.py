@@ -44,6 +44,7 @@ class Local:
     """Places attempts with the agent of this home."""
 
     api_version = API_VERSION
+    by_queue = False
     traits = Traits(survives_scheduler=True, observable=True, revocable=True)
 
     def __init__(self, config: ExecutorConfig, slots: int) -> None:

@@ -186,6 +186,8 @@ class KeyRecord:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    #: The queues that a worker with this key may serve; None: all.
+    queues: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

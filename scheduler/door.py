@@ -1,4 +1,4 @@
-"""The door of the metastore, as local supervisors see it: starts and ends of attempts."""
+"""The door of the metastore, as supervisors see it, here and on other hosts: starts and ends of attempts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from dag.errors import Unavailable
+from dag.errors import BadCredential, Forbidden, Gone, NotFound, Unavailable
 from dag.outcomes import Ended
-from metastore.commands.admission import Outlet
 from metastore.commands.attempts import End, Started, end_attempt, start_attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from metastore.commands.admission import Admitted
+    from metastore.commands.admission import Admitted, Outlet
     from metastore.commands.attempts import EndNoted
     from metastore.store import Store
     from scheduler.metrics import SchedulerMetrics
@@ -34,21 +33,27 @@ class MetastoreDoor:
         self,
         store: Store,
         outlets: Callable[[], Sequence[Outlet]],
-        hand_over: Callable[[Sequence[Admitted]], Awaitable[None]],
+        hand_over: Callable[[Sequence[Admitted]], None],
         metrics: SchedulerMetrics,
+        *,
+        lease: timedelta,
     ) -> None:
         self._store = store
+        self._lease = lease
         self._outlets = outlets
         self._hand_over = hand_over
         self._metrics = metrics
 
-    async def start(self, message: Start, placed_on: str) -> list[Message]:
+    async def start(self, message: Start, placed_on: str | None, *, key_hash: str | None = None) -> list[Message]:
         """Answer with the task, or with why it is not this supervisor's to run."""
-        attempt_id = message["attempt_id"]
+        attempt_id, boot_id = message["attempt_id"], message["boot_id"]
+        alone = self._lease if placed_on is None else None
         try:
-            answer = await self._store.write(start_attempt, attempt_id, message["boot_id"], placed_on)
-        except Unavailable:
-            raise
+            answer = await self._store.write(
+                start_attempt, attempt_id, boot_id, placed_on, key_hash=key_hash, lease=alone
+            )
+        except (Unavailable, BadCredential, Forbidden, Gone, NotFound):
+            raise  # about who asks, and not about the attempt
         except Exception as error:
             # One attempt that cannot even be looked at must not hold its slot for ever, nor be asked about for ever.
             log.exception("start failed", attempt=attempt_id)
@@ -67,16 +72,16 @@ class MetastoreDoor:
             return [{"type": "cancel", "attempt_id": attempt_id, "reason": reason, "grace": grace}, task]
         return [{"type": "refused", "attempt_id": attempt_id, "code": answer.code, "detail": answer.detail}]
 
-    async def finish(self, message: Finish, placed_on: str) -> list[Message]:
+    async def finish(self, message: Finish, placed_on: str | None, *, key_hash: str | None = None) -> list[Message]:
         """Note the end; where *more* was asked for, bring what was started into the freed slot."""
         boot_id = message["boot_id"]
         outlets = [
-            Outlet(outlet.executor, outlet.placed_on, boot_id if outlet.placed_on == placed_on else None)
-            if message["more"]
+            replace(outlet, boot_id=boot_id)
+            if message["more"] and outlet.placed_on == placed_on is not None
             else outlet
             for outlet in self._outlets()
         ]
-        noted = await self._note(_end(message), outlets)
+        noted = await self._note(replace(_end(message), key_hash=key_hash), outlets)
         self._count(message, noted)
         messages: list[Message] = [
             {"type": "finished", "attempt_id": message["attempt_id"], "accepted": noted.accepted}
@@ -87,7 +92,7 @@ class MetastoreDoor:
                 self._metrics.start_lag.labels(one.executor).observe(0)
                 messages.append({"type": "task", "attempt_id": one.attempt_id, "body": one.body})
         if any(one.body is None for one in noted.admitted):
-            await self._hand_over(noted.admitted)
+            self._hand_over(noted.admitted)
         return messages
 
     async def _note(self, end: End, outlets: Sequence[Outlet]) -> EndNoted:
@@ -98,7 +103,7 @@ class MetastoreDoor:
         for attempt, places in ((end, outlets), (end, ()), (plain, ())):
             try:
                 return await self._store.write(end_attempt, attempt, places)
-            except Unavailable:
+            except (Unavailable, BadCredential):
                 raise
             except Exception:
                 # Told below; the next try asks for less.

@@ -18,7 +18,8 @@ from metastore.commands.advance import advance_run
 from metastore.commands.heal import quarantine_run
 from metastore.commands.materialise import materialise, start_run
 from metastore.commands.stopping import time_out_run
-from metastore.queries import work
+from metastore.commands.workers import signing_key
+from metastore.queries import offers, work
 from scheduler.decide import Admit, Advance, Materialise, Snapshot, StartRun, TimeOut, decide, sleep_for
 from scheduler.door import MetastoreDoor
 from scheduler.handover import Handover
@@ -70,12 +71,15 @@ class Scheduler:
         self._settings = settings
         self._metrics = SchedulerMetrics(registry)
         self._handover = Handover(store, self._executors)
-        door = MetastoreDoor(store, self.outlets, self._handover.admitted, self._metrics)
+        #: What supervisors start and finish through.
+        self.door = MetastoreDoor(store, self.outlets, self._handover.admitted, self._metrics, lease=settings.lease)
         self._placements = Placements(
-            store, self._executors, self._handover, door, clock=clock, entropy=entropy, settings=settings
+            store, self._executors, self._handover, self.door, clock=clock, entropy=entropy, settings=settings
         )
         self._handover.deferred = self._placements.look_after
         self._safety = Safety(store, clock, self._metrics, settings)
+        self._queueing = [name for name, executor in self._executors.items() if executor.by_queue]
+        self._placing = [name for name in self._executors if name not in self._queueing]
         self._wakes = store.subscribe("runs", "due", "ready")
         self._stopping = False
         self._patience = _FIRST_PATIENCE
@@ -86,19 +90,22 @@ class Scheduler:
         """Return the places this scheduler may admit to; none once it stops."""
         if self._stopping:
             return []
-        return [Outlet(executor.name, executor.placed_on) for executor in self._executors.values()]
+        return [
+            Outlet(executor.name, executor.placed_on, by_queue=executor.by_queue)
+            for executor in self._executors.values()
+        ]
 
     async def start(self) -> None:
         """Start the executors and the parts of the loop."""
+        self._handover.signing_key = await self._store.write(signing_key)
         await self._placements.start()
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "work": self._work,
             "reconcile": self._placements.reconcile,
             "stop": self._placements.deliver_stops,
             "safety": self._safety.poll,
+            "lease": self._placements.renew,
         }
-        if self._store.dialect == "postgresql":
-            parts["lease"] = self._placements.renew
         self._tasks = [
             asyncio.create_task(self._keep(name, part), name=f"scheduler:{name}") for name, part in parts.items()
         ]
@@ -109,6 +116,7 @@ class Scheduler:
         for task in self._tasks:
             if task.get_name() in ("scheduler:work", "scheduler:safety", "scheduler:reconcile"):
                 task.cancel()
+        await self._handover.close()
         await self._placements.stop(drain)
         for task in self._tasks:
             task.cancel()
@@ -138,7 +146,7 @@ class Scheduler:
         """One pass: read, decide, apply; then sleep until a hint or the next due time."""
         with self._metrics.loop_seconds.time():
             now = self._clock.now()
-            snapshot = await self._store.read(_snapshot, now, list(self._executors))
+            snapshot = await self._store.read(_snapshot, now, self._placing, self._queueing)
             decisions = list(decide(snapshot))
             for first in range(0, len(decisions), _AT_ONCE):
                 await asyncio.gather(*(self._apply(decision) for decision in decisions[first : first + _AT_ONCE]))
@@ -153,8 +161,10 @@ class Scheduler:
 
         Admission passes over runs that somebody else holds at that moment, and who holds them may have no slot.
         """
-        slots = [(outlet.executor, outlet.slots_key) for outlet in self.outlets()]
-        if await self._store.read(work.idle_beside_ready, slots):
+        slots = [(outlet.executor, outlet.slots_key) for outlet in self.outlets() if not outlet.by_queue]
+        if await self._store.read(work.idle_beside_ready, slots) or (
+            self._queueing and await self._store.read(offers.executors_with_offers, self._queueing)
+        ):
             self._patience = min(self._patience * 2, self._settings.longest_sleep)
             return self._patience
         self._patience = _FIRST_PATIENCE
@@ -189,14 +199,14 @@ class Scheduler:
             self._metrics.quarantines.inc()
             await write(quarantine_run, decision.run, f"{type(error).__name__}: {error}")
             return
-        await self._handover.admitted(admitted)
+        self._handover.admitted(admitted)
 
 
-def _snapshot(conn: Any, now: Any, executors: Sequence[str]) -> Snapshot:
+def _snapshot(conn: Any, now: Any, placing: Sequence[str], queueing: Sequence[str]) -> Snapshot:
     return Snapshot(
         overdue=work.overdue_runs(conn, now),
         unmaterialised=work.unmaterialised_runs(conn, now),
         due=work.due_runs(conn, now),
         startable=work.startable_runs(conn, now),
-        ready=work.executors_with_ready(conn, executors),
+        ready=[*work.executors_with_ready(conn, placing), *offers.executors_with_offers(conn, queueing)],
     )

@@ -1,4 +1,4 @@
-"""Which placements to launch, which to stop, and which to give up: facts in, decisions out.
+"""Which placements to launch, which to stop, which to give up, which to offer again: facts in, decisions out.
 
 Pure.  Giving up needs a proof of death (another supervisor answers where this one was) or an expired lease; age proves
 nothing.
@@ -7,7 +7,8 @@ nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Literal
 
 from dag.states import AttemptState
 
@@ -66,6 +67,76 @@ class GiveUp:
 
 
 Decision = Relaunch | Stop | GiveUp
+
+#: How long to wait for somebody to take an offer, by how often it was made again; the last one goes on.
+_PATIENCE: Final = tuple(timedelta(seconds=s) for s in (15, 30, 60, 120, 300))
+#: An offer that nobody takes although slots are free is given up after being made this often.
+MOST_OFFERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """An attempt that was offered to a queue, and should have been taken by now."""
+
+    id: AttemptId
+    queue: str
+    #: How often it was offered again.
+    relaunches: int
+    #: Its executor put it off: the medium never had it.
+    deferred: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferAgain:
+    """Offer it once more, and look at it again after *look_after*."""
+
+    id: AttemptId
+    look_after: timedelta
+    #: Whether this counts against it: nobody took it although somebody could have.
+    counts: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """It is where it should be, and its workers are busy or away: look again after *look_after*."""
+
+    id: AttemptId
+    look_after: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NobodyTakes:
+    """Workers with free slots left it where it is, again and again."""
+
+    id: AttemptId
+    why: str
+
+
+OfferDecision = OfferAgain | Wait | NobodyTakes
+
+
+def reoffer(
+    offers: Sequence[Offer], seen: Mapping[AttemptId, Seen], idle: Mapping[str, tuple[int, int]]
+) -> Iterator[OfferDecision]:
+    """Yield what to do about each offer; *idle* has, by queue, how many live workers there are and their free slots.
+
+    Offering twice runs it once, so the only cost of a mistake here is a message.  Nothing is offered again while it may
+    just be waiting for busy workers: that is what a queue is for.
+    """
+    for offer in offers:
+        phase = seen.get(offer.id, Seen("unknown")).phase
+        patience = _PATIENCE[min(offer.relaunches, len(_PATIENCE) - 1)]
+        workers, free = idle.get(offer.queue, (0, 0))
+        if offer.deferred or phase == "gone":
+            yield OfferAgain(id=offer.id, look_after=patience, counts=False)
+        elif not free:
+            yield Wait(id=offer.id, look_after=_PATIENCE[0])
+        elif offer.relaunches >= MOST_OFFERS:
+            times = offer.relaunches + 1
+            why = f"offered {times} times to the queue {offer.queue!r}, and none of its {workers} workers took it"
+            yield NobodyTakes(id=offer.id, why=why)
+        else:
+            yield OfferAgain(id=offer.id, look_after=patience, counts=True)
 
 
 def reconcile(

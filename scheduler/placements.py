@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import structlog
 
 from dag.outcomes import Ended
-from executors.base import Launch
 from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent
 from metastore.commands.attempts import End, end_attempt
 from metastore.queries import work
 from scheduler.decide import sleep_for
 from scheduler.door import stop_reason
 from scheduler.lost import GiveUp, Placement, Relaunch, Seen, Stop, reconcile
+from scheduler.offers import Offers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,6 +78,7 @@ class Placements:
         self._stops = store.subscribe("stop")
         self._told: dict[str, list[dict[str, Any]]] = {}
         self._leased = store.dialect == "postgresql"
+        self._offers = Offers(store, executors, handover, clock, settings)
 
     @property
     def _places(self) -> list[str]:
@@ -102,11 +103,14 @@ class Placements:
     async def _register(self, *, only_news: bool = False) -> None:
         """Make agents and slots known, with how their executors are."""
         asked_at = self._clock.monotonic()
-        for place in self._places:
-            executors = [self._describe(e) for e in self._executors.values() if e.placed_on == place]
+        unplaced = (
+            [f"scheduler:{self._settings.host}"] if any(not e.placed_on for e in self._executors.values()) else []
+        )
+        for place in [*self._places, *unplaced]:
+            executors = [self._describe(e) for e in self._executors.values() if (e.placed_on or unplaced[0]) == place]
             if only_news and self._told.get(place) == executors:
                 continue
-            lease = self._settings.lease if self._leased else None
+            lease = self._settings.lease if self._leased and place not in unplaced else None
             await self._store.write(register_agent, place, host=self._settings.host, executors=executors, lease=lease)
             self._told[place] = executors
         if not only_news:
@@ -118,6 +122,7 @@ class Placements:
             "name": executor.name,
             "slots": executor.slots,
             "placed": executor.placed_on is not None,
+            "by_queue": executor.by_queue,
             "status": str(health.status),
             "detail": health.detail,
         }
@@ -131,33 +136,37 @@ class Placements:
             executor.renew(ttl)
 
     async def renew(self) -> None:
-        """Renew the lease of our agents, then give up what others let expire."""
-        asked_at = self._clock.monotonic()
-        known = [await self._store.write(beat, place, self._settings.lease) for place in self._places]
-        if all(known):
-            self._grant(asked_at)
-        else:
-            await self._register()
-        for agent_id in await self._store.write(expired_agents):
-            await self._give_up(agent_id)
+        """Renew the lease of our agents, then give up what others and workers let expire."""
+        if self._leased:
+            asked_at = self._clock.monotonic()
+            known = [await self._store.write(beat, place, self._settings.lease) for place in self._places]
+            if all(known):
+                self._grant(asked_at)
+            else:
+                await self._register()
         next_expiry = await self._store.read(work.next_expiry)
+        # Not compared with this host's clock: what is over, the database says.
+        if next_expiry is not None:
+            for agent_id in await self._store.write(expired_agents, self._settings.lease):
+                await self._give_up(agent_id)
+            next_expiry = await self._store.read(work.next_expiry)
         soon = sleep_for(self._clock.now(), next_expiry, self._settings.beat)
         await asyncio.sleep(max(soon, _SHORTEST_BEAT))
 
     async def _give_up(self, agent_id: str) -> None:
         for one in await self._store.read(work.placed, [agent_id]):
             ended = Ended.LOST if one.state == "running" else Ended.NEVER_STARTED
-            end = End(
-                attempt_id=one.id, ended=ended, cause="worker_lost", error=f"the lease of agent {agent_id} ran out"
+            end = End(attempt_id=one.id, ended=ended, cause="worker_lost", error=f"the lease of {agent_id} ran out")
+            await self._store.write(
+                end_attempt, end, actor="scheduler", expired_agent=agent_id, lease=self._settings.lease
             )
-            await self._store.write(end_attempt, end, actor="scheduler", expired_agent=agent_id)
-        await self._store.write(forget_lease, agent_id)
+        await self._store.write(forget_lease, agent_id, self._settings.lease)
         log.warning("agent given up", agent=agent_id)
 
     async def reconcile(self) -> None:
         """Wait for a reason or the safety poll, then put placements and metastore in step."""
         try:
-            async with asyncio.timeout(self._settings.safety_poll.total_seconds()):
+            async with asyncio.timeout(await self._offers.sleep(self._settings.safety_poll)):
                 await self._context.woken.wait()
         except TimeoutError:
             pass
@@ -169,6 +178,7 @@ class Placements:
             mine = [one for one in found if one.executor == name]
             if mine:
                 await self._reconcile(name, mine, eager=eager)
+        await self._offers.look(eager=eager)
 
     def look_after(self, delay: timedelta) -> None:
         """Look again after *delay*: an executor deferred something for that long."""
@@ -187,13 +197,13 @@ class Placements:
             )
             for one in placed
         ]
-        labels = {one.id: one.labels for one in placed}
-        launches: list[Launch] = []
+        rows = {one.id: one for one in placed}
+        launches: list[Placed] = []
         stops: dict[str, list[AttemptId]] = {}
         for decision in reconcile(known, seen, self._clock.now(), eager=eager):
             match decision:
                 case Relaunch(attempt_id):
-                    launches.append(Launch(attempt_id, labels[attempt_id]))
+                    launches.append(rows[attempt_id])
                 case Stop(attempt_id, reason):
                     stops.setdefault(reason, []).append(attempt_id)
                 case GiveUp(attempt_id):
@@ -201,7 +211,7 @@ class Placements:
                 case _:
                     assert_never(decision)
         if launches:
-            await self._handover.launch(name, launches)
+            self._handover.again(name, launches)
         for reason, batch in stops.items():
             await self._handover.stop(name, batch, stop_reason(reason))
 

@@ -9,7 +9,8 @@ granted in plain code (:func:`grant`): counting first and claiming later is a ra
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import bindparam, insert, select, update
@@ -21,7 +22,7 @@ from metastore.among import among
 from metastore.commands.body import build_body
 from metastore.commands.turn import Turn, expect, lock_rank, open_turn
 from metastore.models.attempts import attempts
-from metastore.models.limits import limits
+from metastore.models.limits import limits, queues_prefix
 from metastore.models.runs import runs, task_instances
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from metastore.store import Tx
     from worker.protocol import TaskBody
 
-_Bag = TypeVar("_Bag", Counter[str], set[str])
+_Bag = TypeVar("_Bag", Counter[str], set[tuple[str, str]])
 
+#: An offer to a queue that nobody has taken for this long is looked at.
+TAKEN_WITHIN: Final = timedelta(seconds=15)
 #: How many instances one command admits at the most; the rest follows in the next one.
 MOST_AT_ONCE: Final = 100
 
@@ -44,10 +47,16 @@ class Outlet:
     placed_on: str | None
     #: The supervisor behind it, where it may get attempts that are started already (a finish that asked for more).
     boot_id: str | None = None
+    #: One queue of an executor that works by queues, as :func:`_outlets` finds them; None: whatever its queue.
+    queue: str | None = None
+    #: Every queue that has room is such a place.
+    by_queue: bool = False
 
     @property
     def slots_key(self) -> str:
         """The key of the limit that counts its slots."""
+        if self.queue is not None:
+            return f"{queues_prefix(self.executor)}{self.queue}"
         return f"slots:{self.executor}" + (f"@{self.placed_on}" if self.placed_on else "")
 
 
@@ -60,6 +69,8 @@ class Admitted:
     placed_on: str | None
     labels: Mapping[str, str]
     body: TaskBody | None = None
+    queue: str = "default"
+    priority: int = 0
 
 
 _instance = task_instances.c
@@ -87,6 +98,8 @@ _CANDIDATES: Final = (
         _instance.state,
         _instance.try_number,
         _instance.executor,
+        _instance.queue,
+        _instance.priority_weight,
         runs.c.dag_id,
     )
     .select_from(task_instances.join(runs, runs.c.id == _instance.run))
@@ -98,6 +111,10 @@ _CANDIDATES: Final = (
     .order_by(_instance.priority_weight.desc(), _instance.scheduled_at, _instance.id)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
+)
+_CANDIDATES_OF_QUEUE: Final = _CANDIDATES.where(_instance.queue == bindparam("queue"))
+_QUEUES_WITH_ROOM: Final = select(limits.c.key).where(
+    limits.c.key >= bindparam("first"), limits.c.key < bindparam("past"), limits.c.used < limits.c.capacity
 )
 _QUEUE: Final = (
     update(task_instances)
@@ -171,8 +188,8 @@ def admit(tx: Tx, outlets: Sequence[Outlet], turns: dict[int, Turn], *, actor: s
     all.  Slots that these turns freed are handed on without a write.
     """
     freed = _take_over(turns, "freed", Counter[str]())
-    ready = _take_over(turns, "ready", set[str]())
-    slots = {outlet.slots_key: outlet for outlet in outlets}
+    ready = _take_over(turns, "ready", set[tuple[str, str]]())
+    slots = _outlets(tx, outlets, freed)
     rooms = _lock(tx, {*slots, *(key for key in freed if key.startswith("slots:"))}, freed)
     tasks = {key for key in freed if not key.startswith("slots:")}
     rooms |= _lock(tx, tasks, freed)
@@ -195,6 +212,21 @@ def admit(tx: Tx, outlets: Sequence[Outlet], turns: dict[int, Turn], *, actor: s
     return _queue(tx, granted, turns, actor)
 
 
+def _outlets(tx: Tx, outlets: Sequence[Outlet], freed: Counter[str]) -> dict[str, Outlet]:
+    """Return the places by the limit that counts them: of an executor by queue, the queues with room."""
+    found: dict[str, Outlet] = {}
+    for outlet in outlets:
+        if not outlet.by_queue:
+            found[outlet.slots_key] = outlet
+            continue
+        prefix = queues_prefix(outlet.executor)
+        # "0" comes after "/": all keys that begin with the prefix, in a form that every index understands.
+        rows = tx.conn.execute(_QUEUES_WITH_ROOM, {"first": prefix, "past": prefix[:-1] + "0"}).all()
+        for key in sorted({row.key for row in rows} | {key for key in freed if key.startswith(prefix)}):
+            found[key] = replace(outlet, queue=key.removeprefix(prefix))
+    return found
+
+
 def _take_over(turns: Mapping[int, Turn], name: str, into: _Bag) -> _Bag:
     for turn in turns.values():
         into.update(getattr(turn, name))
@@ -203,9 +235,9 @@ def _take_over(turns: Mapping[int, Turn], name: str, into: _Bag) -> _Bag:
 
 
 def _candidates(
-    tx: Tx, slots: Mapping[str, Outlet], rooms: Mapping[str, Room], ready: set[str]
+    tx: Tx, slots: Mapping[str, Outlet], rooms: Mapping[str, Room], ready: set[tuple[str, str]]
 ) -> list[tuple[Outlet, Any]]:
-    """Return what the free slots could take, best first; executors whose ready instances all fit leave *ready*."""
+    """Return what the free slots could take, best first; places whose ready instances all fit leave *ready*."""
     candidates: list[tuple[Outlet, Any]] = []
     for key, outlet in sorted(slots.items()):
         room = rooms.get(key)
@@ -214,12 +246,16 @@ def _candidates(
         most = MOST_AT_ONCE if room.free is None else min(room.free, MOST_AT_ONCE)
         if most <= 0:
             continue
-        found = tx.conn.execute(_CANDIDATES, {"executor": outlet.executor, "most": most}).all()
+        asked = {"executor": outlet.executor, "most": most}
+        if outlet.queue is None:
+            found = tx.conn.execute(_CANDIDATES, asked).all()
+        else:
+            found = tx.conn.execute(_CANDIDATES_OF_QUEUE, asked | {"queue": outlet.queue}).all()
         candidates += [(outlet, row) for row in found]
         if len(found) < most:
-            ready.discard(outlet.executor)
+            ready -= {one for one in ready if one[0] == outlet.executor and outlet.queue in (None, one[1])}
         elif most == MOST_AT_ONCE:
-            ready.add(outlet.executor)
+            ready.add((outlet.executor, outlet.queue or ""))
     return candidates
 
 
@@ -287,7 +323,9 @@ def _queue(tx: Tx, granted: Sequence[tuple[Outlet, Any]], turns: dict[int, Turn]
             "map_index": str(row.map_index),
             "try_number": str(fence),
         }
-        admitted.append(Admitted(attempt_id, outlet.executor, outlet.placed_on, labels, body))
+        admitted.append(
+            Admitted(attempt_id, outlet.executor, outlet.placed_on, labels, body, row.queue, row.priority_weight)
+        )
     for ids, to, at in ((queued, TaskState.QUEUED, None), (started, TaskState.RUNNING, tx.now)):
         if ids:
             done = tx.conn.execute(_QUEUE, {"ids": ids, "to": to, "now": tx.now, "started": at})
@@ -310,7 +348,11 @@ def _attempt(
         "try_number": row.try_number + 1,
         "state": state,
         "executor": outlet.executor,
+        "queue": outlet.queue,
+        "slots": outlet.slots_key,
         "placed_on": outlet.placed_on,
+        # What goes through a broker may be lost there: it is looked for when it should have been taken.
+        "launch_after": None if outlet.queue is None else tx.now + TAKEN_WITHIN,
         "boot_id": boot_id,
         "queued_at": tx.now,
         "started_at": None if boot_id is None else tx.now,

@@ -43,6 +43,7 @@ _SEEN: Final = (
     _instance.state,
     _instance.try_number,
     _instance.executor,
+    _instance.queue,
     _instance.n_success,
     _instance.n_failed,
     _instance.n_upstream_failed,
@@ -152,7 +153,7 @@ def schedule(turn: Turn, rows: Sequence[Any], *, actor: str = "scheduler") -> No
     expect(done.rowcount, len(rows), "schedule")
     for row in rows:
         turn.task_event(row, step(TASK_STEPS, TaskState(row.state), TaskStep.SCHEDULE), actor=actor)
-        turn.ready.add(row.executor)
+        turn.ready.add((row.executor, row.queue))
 
 
 def settle_pending(turn: Turn, rows: Sequence[Any], taken: TaskStep) -> list[tuple[int, TaskState]]:

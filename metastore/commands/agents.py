@@ -1,24 +1,27 @@
-"""Agents: who holds local attempts, with how many slots, and until when.
+"""Agents: who holds attempts, with how many slots, and until when.
 
-On Postgres an agent's scheduler renews a lease in database time; when it runs out, any other scheduler may give its
-attempts up (the agent has killed them by then, by its own clock).  On SQLite there is one service and no lease: a
-laptop may sleep.
+The lease of a scheduler's own agent is renewed by that scheduler (on Postgres; on SQLite there is one service and no
+lease: a laptop may sleep), the lease of a worker by its heartbeats through the API.  When it runs out in database time,
+any scheduler may give the attempts up: they have been killed by then, by the holder's own clock.  A worker's lease does
+not run out for time in which no API was there to renew it.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import and_, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from metastore.commands.admission import Outlet
+from metastore.commands.workers import set_capacities
 from metastore.models.agents import agents
+from metastore.models.base import Instant
 from metastore.models.limits import limits
+from metastore.models.service import presence
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from metastore.store import Tx
 
 _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -40,17 +43,23 @@ _BEAT: Final = (
     .where(agents.c.agent_id == bindparam("agent"))
     .values(seen_at=bindparam("now"), lease_until=bindparam("until"))
 )
+#: How long an API may be silent that is still being served.
+SILENCE: Final = timedelta(seconds=15)
+
+_SERVED: Final = (
+    select(presence.c.part)
+    .where(
+        presence.c.part == "api",
+        presence.c.seen_at > bindparam("heard", type_=Instant),
+        presence.c.since <= bindparam("amnesty", type_=Instant),
+    )
+    .exists()
+)
+_IS_OVER: Final = and_(agents.c.lease_until < bindparam("now", type_=Instant), or_(agents.c.kind == "agent", _SERVED))
 _EXPIRED: Final = (
-    select(agents.c.agent_id)
-    .where(agents.c.lease_until < bindparam("now"))
-    .order_by(agents.c.agent_id)
-    .with_for_update(skip_locked=True)
+    select(agents.c.agent_id).where(_IS_OVER).order_by(agents.c.agent_id).with_for_update(skip_locked=True)
 )
-_GIVE_UP: Final = (
-    update(agents)
-    .where(agents.c.agent_id == bindparam("agent"), agents.c.lease_until < bindparam("now"))
-    .values(lease_until=None)
-)
+_GIVE_UP: Final = update(agents).where(agents.c.agent_id == bindparam("agent"), _IS_OVER).values(lease_until=None)
 
 
 def register_agent(
@@ -66,6 +75,8 @@ def register_agent(
     }
     tx.conn.execute(_REGISTER[tx.conn.dialect.name], row)
     for executor in executors:
+        if executor.get("by_queue"):
+            continue  # its live workers say how much it takes
         key = Outlet(executor["name"], agent_id if executor["placed"] else None).slots_key
         tx.conn.execute(_SET_CAPACITY[tx.conn.dialect.name], {"key": key, "capacity": executor["slots"], "used": 0})
     tx.topics.add("ready")
@@ -77,26 +88,38 @@ def beat(tx: Tx, agent_id: str, lease: timedelta) -> bool:
     return tx.conn.execute(_BEAT, values).rowcount == 1
 
 
-def expired_agents(tx: Tx) -> list[str]:
+def _at(tx: Tx, lease: timedelta | None) -> dict[str, Any]:
+    return {"now": tx.now, "heard": tx.now - SILENCE, "amnesty": tx.now - (lease or timedelta(0))}
+
+
+def expired_agents(tx: Tx, lease: timedelta) -> list[str]:
     """Return the agents whose lease has run out; their attempts are the caller's to end as lost.
 
     An agent is returned again until it has no active attempts: the caller may die on the way.
     """
-    return [row.agent_id for row in tx.conn.execute(_EXPIRED, {"now": tx.now})]
+    return [row.agent_id for row in tx.conn.execute(_EXPIRED, _at(tx, lease))]
 
 
-def forget_lease(tx: Tx, agent_id: str) -> None:
-    """Note that nothing of an expired agent is left to give up."""
-    tx.conn.execute(_GIVE_UP, {"agent": agent_id, "now": tx.now})
+def forget_lease(tx: Tx, agent_id: str, lease: timedelta) -> None:
+    """Note that nothing of an expired agent is left to give up; a worker's queues have its slots no more."""
+    if tx.conn.execute(_GIVE_UP, {"agent": agent_id} | _at(tx, lease)).rowcount != 1:
+        return
+    known = tx.conn.execute(_SERVES, {"agent": agent_id}).first()
+    if known is not None and known.kind == "worker":
+        set_capacities(tx, known.executor, known.queues)
+    elif known is not None and known.kind == "attempt":
+        tx.conn.execute(_FORGET, {"agent": agent_id})
 
 
 _STILL_EXPIRED: Final = (
-    select(agents.c.agent_id)
-    .where(agents.c.agent_id == bindparam("agent"), agents.c.lease_until < bindparam("now"))
-    .with_for_update()
+    select(agents.c.agent_id).where(agents.c.agent_id == bindparam("agent"), _IS_OVER).with_for_update()
 )
+_SERVES: Final = select(agents.c.kind, agents.c.executor, agents.c.queues).where(
+    agents.c.agent_id == bindparam("agent")
+)
+_FORGET: Final = delete(agents).where(agents.c.agent_id == bindparam("agent"))
 
 
-def is_expired(tx: Tx, agent_id: str) -> bool:
+def is_expired(tx: Tx, agent_id: str, lease: timedelta | None) -> bool:
     """Whether an agent's lease is over, and stays so until the commit."""
-    return tx.conn.execute(_STILL_EXPIRED, {"agent": agent_id, "now": tx.now}).first() is not None
+    return tx.conn.execute(_STILL_EXPIRED, {"agent": agent_id} | _at(tx, lease)).first() is not None

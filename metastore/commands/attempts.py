@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
+from dag.errors import BadCredential
 from dag.outcomes import Ended, Settlement, delay_after_loss, settle
 from dag.references import Unresolved
 from dag.retry import delay_before
@@ -21,8 +22,10 @@ from metastore.commands.admission import Admitted, Outlet, admit
 from metastore.commands.advance import propagate
 from metastore.commands.agents import is_expired
 from metastore.commands.body import build_body
+from metastore.commands.staging import take_staged
 from metastore.commands.stopping import fail_fast
 from metastore.commands.turn import Turn, expect, open_by_attempt
+from metastore.commands.workers import hold_alone, let_go, lone, require_server
 from metastore.models.attempts import attempts
 from metastore.models.base import Instant
 from metastore.models.runs import outputs, task_instances
@@ -37,6 +40,13 @@ if TYPE_CHECKING:
 #: An error line in the database; the log has the whole.
 _LONGEST_ERROR: Final = 2_000
 
+#: What an attempt became by an end that nobody but its supervisor tells.
+_TOLD: Final = {
+    Ended.SUCCESS: AttemptState.SUCCESS,
+    Ended.FAILED: AttemptState.FAILED,
+    Ended.TIMED_OUT: AttemptState.TIMED_OUT,
+    Ended.CANCELLED: AttemptState.CANCELLED,
+}
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _attempt = attempts.c
@@ -48,14 +58,18 @@ _BOTH: Final = (
         _attempt.try_number.label("fence"),
         _attempt.placed_on,
         _attempt.executor,
+        _attempt.queue,
+        _attempt.slots,
         _attempt.queued_at,
         _attempt.boot_id,
+        _attempt.key_hash,
         _attempt.stop_reason,
         _instance.id,
         _instance.task_no,
         _instance.task_id,
         _instance.map_index,
         _instance.state,
+        _instance.queue.label("instance_queue"),
         _instance.try_number,
         _instance.failures,
         _instance.losses,
@@ -69,6 +83,7 @@ _START_ATTEMPT: Final = (
     .values(
         state=AttemptState.RUNNING.value,
         boot_id=bindparam("new_boot"),
+        key_hash=bindparam("new_key"),
         started_at=bindparam("now"),
         placed_on=bindparam("where"),
         launch_after=None,
@@ -149,6 +164,8 @@ class End:
     ended: Ended
     #: The supervisor that says so; None where the scheduler concluded it.
     boot_id: str | None = None
+    #: SHA-256 of the secret that it shows, where it is a remote one.
+    key_hash: str | None = None
     cause: str | None = None
     exit_code: int | None = None
     signal: int | None = None
@@ -170,16 +187,32 @@ class EndNoted:
     admitted: Sequence[Admitted] = ()
 
 
-def start_attempt(tx: Tx, attempt_id: str, boot_id: str, placed_on: str | None) -> Started | NotStarted:
-    """Win ``queued → running`` for the supervisor *boot_id*, or say why not.  The same boot_id is answered again."""
+def start_attempt(
+    tx: Tx,
+    attempt_id: str,
+    boot_id: str,
+    placed_on: str | None,
+    *,
+    key_hash: str | None = None,
+    lease: timedelta | None = None,
+) -> Started | NotStarted:
+    """Win ``queued → running`` for the supervisor *boot_id*, or say why not.  The same boot_id is answered again.
+
+    A remote supervisor (*key_hash*) must be a registered worker that serves the attempt's queue, or bring a *lease* of
+    its own: then this attempt is all that it holds, and its heartbeats are the attempt's.
+    """
     turn = open_by_attempt(tx, attempt_id)
     if turn is None:
         return NotStarted("gone", "no such attempt")
     row = tx.conn.execute(_BOTH, {"attempt_id": attempt_id}).one()
     state = AttemptState(row.attempt_state)
+    if key_hash is not None:
+        placed_on = lone(attempt_id) if placed_on is None else placed_on
     if row.placed_on not in (None, placed_on):
-        return NotStarted("conflict", "placed elsewhere")
+        return NotStarted("conflict", "another supervisor has it")
     if state is AttemptState.RUNNING and row.boot_id == boot_id:
+        if row.key_hash != key_hash:
+            raise BadCredential(f"The attempt {attempt_id} was started with another key.")
         # Asking again proves nothing about whether it has begun: the question may be older than the answer.
         return Started(build_body(tx, turn, row, row.fence), row.executor, tx.now - row.queued_at, row.stop_reason)
     if state is AttemptState.RUNNING:
@@ -192,8 +225,12 @@ def start_attempt(tx: Tx, attempt_id: str, boot_id: str, placed_on: str | None) 
         end = End(attempt_id=attempt_id, ended=Ended.REJECTED, cause="config", error=str(error))
         _finish_turn(tx, turn, row, end, (), "scheduler")
         return NotStarted("failed", str(error))
+    if key_hash is not None:
+        _let_in(tx, row, boot_id, placed_on, lease)
     to = step(ATTEMPT_STEPS, state, AttemptStep.START)
-    values = {"attempt_id": attempt_id, "new_boot": boot_id, "now": tx.now, "where": placed_on}
+    values = {
+        "attempt_id": attempt_id, "new_boot": boot_id, "new_key": key_hash, "now": tx.now, "where": placed_on
+    }  # fmt: skip
     expect(tx.conn.execute(_START_ATTEMPT, values).rowcount, 1, f"attempt {attempt_id} to {to}")
     values = {"instance": row.id, "fence": row.fence, "now": tx.now}
     expect(tx.conn.execute(_START_INSTANCE, values).rowcount, 1, f"instance {row.id} to running")
@@ -204,6 +241,13 @@ def start_attempt(tx: Tx, attempt_id: str, boot_id: str, placed_on: str | None) 
     return Started(body, row.executor, tx.now - row.queued_at)
 
 
+def _let_in(tx: Tx, row: Any, boot_id: str, placed_on: str | None, lease: timedelta | None) -> None:
+    if lease is not None:
+        hold_alone(tx, row.attempt_id, row.executor, boot_id, lease)
+    elif placed_on is not None:
+        require_server(tx, placed_on, boot_id, executor=row.executor, queue=row.queue)
+
+
 def end_attempt(
     tx: Tx,
     end: End,
@@ -211,22 +255,31 @@ def end_attempt(
     *,
     actor: str = "supervisor",
     expired_agent: str | None = None,
+    earlier_boot_of: tuple[str, str] | None = None,
+    lease: timedelta | None = None,
 ) -> EndNoted:
     """Accept the one end of an attempt, tell its neighbours, and admit what is ready into *outlets*.
 
-    A stale end changes nothing: another supervisor's, a second one, one of an attempt that was given up.  With
-    *expired_agent* it is accepted only while that agent holds the attempt and its lease is still over.
+    A stale end changes nothing: another supervisor's, a second one, one of an attempt that was given up.  The accepted
+    one that is told again is accepted again.  With *expired_agent* an end is accepted only while that agent holds the
+    attempt and its *lease* is still over; with *earlier_boot_of* (worker, boot) only while another boot of that worker
+    holds it.
     """
     turn = open_by_attempt(tx, end.attempt_id)
     if turn is None:
         return EndNoted(accepted=False)
     row = tx.conn.execute(_BOTH, {"attempt_id": end.attempt_id}).one()
     state = AttemptState(row.attempt_state)
+    if end.key_hash is not None and row.key_hash != end.key_hash:
+        raise BadCredential(f"This is not the key of attempt {end.attempt_id}.")
     if end.boot_id is not None and (state is not AttemptState.RUNNING or row.boot_id != end.boot_id):
-        return EndNoted(accepted=False)
+        told = row.boot_id == end.boot_id and row.key_hash is not None and state == _TOLD.get(end.ended)
+        return EndNoted(accepted=told, executor=row.executor)
     if end.boot_id is None and not _may_conclude(end.ended, state):
         return EndNoted(accepted=False)
-    if expired_agent is not None and not (row.placed_on == expired_agent and is_expired(tx, expired_agent)):
+    if expired_agent is not None and not (row.placed_on == expired_agent and is_expired(tx, expired_agent, lease)):
+        return EndNoted(accepted=False)
+    if earlier_boot_of is not None and (row.placed_on != earlier_boot_of[0] or row.boot_id == earlier_boot_of[1]):
         return EndNoted(accepted=False)
     return EndNoted(accepted=True, executor=row.executor, admitted=_finish_turn(tx, turn, row, end, outlets, actor))
 
@@ -277,16 +330,20 @@ def _settle(tx: Tx, turn: Turn, row: Any, end: End, actor: str) -> TaskState:
         "scheduled": tx.now if to is TaskState.SCHEDULED else None,
     }
     expect(tx.conn.execute(_END_INSTANCE, values).rowcount, 1, f"instance {row.id} to {to}")
-    if to is TaskState.SUCCESS and end.output is not None:
+    output = end.output if row.key_hash is None else take_staged(tx, row.attempt_id, end.output)
+    if to is TaskState.SUCCESS and output is not None:
         tx.conn.execute(_DROP_OUTPUT, {"instance": row.id})
-        tx.conn.execute(_SAVE_OUTPUT, {"instance": row.id, "attempt_id": row.attempt_id, "value": end.output})
+        tx.conn.execute(_SAVE_OUTPUT, {"instance": row.id, "attempt_id": row.attempt_id, "value": output})
     turn.task_event(
         row, to, actor=actor, attempt_id=row.attempt_id, reason=settlement.reason, data=_facts(end, settlement)
     )
     turn.freed[turn.tasks_key] += 1
-    turn.freed[Outlet(row.executor, row.placed_on).slots_key] += 1
+    if row.slots is not None:
+        turn.freed[row.slots] += 1
+    if row.placed_on == lone(row.attempt_id):
+        let_go(tx, row.attempt_id)
     if to is TaskState.SCHEDULED:
-        turn.ready.add(row.executor)
+        turn.ready.add((row.executor, row.instance_queue))
     elif to is TaskState.UP_FOR_RETRY:
         tx.topics.add("due")
     if final:
@@ -345,16 +402,3 @@ def _facts(end: End, settlement: Settlement) -> dict[str, Any] | None:
     }
     told = {name: value for name, value in facts.items() if value is not None}
     return None if settlement.task is TaskStep.SUCCEED else told
-
-
-_DEFER: Final = (
-    update(attempts)
-    .where(_attempt.id == bindparam("attempt_id"), _attempt.state == AttemptState.QUEUED.value)
-    .values(launch_after=bindparam("after"), deferred_reason=bindparam("why"), relaunches=_attempt.relaunches + 1)
-)
-
-
-def defer_attempt(tx: Tx, attempt_id: str, reason: str, retry_after: timedelta) -> bool:
-    """Note that an executor cannot take the attempt now, and why; never a failure.  Returns whether it still waits."""
-    values = {"attempt_id": attempt_id, "after": tx.now + retry_after, "why": reason}
-    return tx.conn.execute(_DEFER, values).rowcount == 1

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from dag.errors import AlreadyExists, NotFound
 from metastore.models.events import events
 from metastore.models.keys import api_keys
-from metastore.queries import keys
+from metastore.queries import keys as queries
 from metastore.records import KeyRecord
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _ADD_EVENT: Final = insert(events).inline()
 _GRANULARITY: Final = timedelta(minutes=1)
 
 
-def create_key(  # what a key is made of
+def create_key(  # noqa: PLR0913  # what a key is made of
     tx: Tx,
     *,
     key_id: str,
@@ -51,6 +51,7 @@ def create_key(  # what a key is made of
     dag_prefix: str | None,
     expires_at: datetime | None,
     actor: str,
+    queues: Sequence[str] | None = None,
 ) -> KeyRecord:
     """Make a key known.  The same key again, by its secret's hash, is found and left as it is."""
     record = KeyRecord(
@@ -64,21 +65,23 @@ def create_key(  # what a key is made of
         expires_at=expires_at,
         revoked_at=None,
         last_used_at=None,
+        queues=None if queues is None else list(queues),
     )
     row = {field: getattr(record, field) for field in KeyRecord.__slots__}
     if tx.conn.execute(_ADD[tx.conn.dialect.name], row).first() is None:
-        there = keys.get(tx.conn, key_id)
+        there = queries.get(tx.conn, key_id)
         if there is None or there.secret_hash != secret_hash:
             raise AlreadyExists("key", key_id)
         return there
-    _tell(tx, "key.created", actor, {"key_id": key_id, "name": name, "scopes": record.scopes, "dag_prefix": dag_prefix})
+    facts = {"key_id": key_id, "name": name, "scopes": record.scopes, "dag_prefix": dag_prefix, "queues": record.queues}
+    _tell(tx, "key.created", actor, facts)
     return record
 
 
 def revoke_key(tx: Tx, key_id: str, actor: str) -> KeyRecord:
     """Revoke a key; revoking it again changes nothing."""
     revoked = tx.conn.execute(_REVOKE, {"of_key": key_id, "now": tx.now}).rowcount
-    record = keys.get(tx.conn, key_id)
+    record = queries.get(tx.conn, key_id)
     if record is None:
         raise NotFound("key", key_id)
     if revoked:

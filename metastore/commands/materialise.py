@@ -92,6 +92,7 @@ def _create(turn: Turn, default_executor: str) -> None:
             "map_index": -1,
             "state": TaskState.PENDING.value,
             "executor": task.executor or default_executor,
+            "queue": task.queue,
             "priority_weight": task.priority_weight,
             "due_at": None if task.upstream else tx.now,
         }

@@ -23,7 +23,6 @@ from dag.states import (
     TaskStep,
     step,
 )
-from metastore.commands.admission import Outlet
 from metastore.commands.turn import expect, open_by_name, open_turn
 from metastore.models.attempts import attempts
 from metastore.models.runs import task_instances
@@ -54,9 +53,8 @@ _OPEN_ROWS: Final = (
         _instance.map_index,
         _instance.state,
         _instance.try_number,
-        _instance.executor,
         _attempt.id.label("attempt_id"),
-        _attempt.placed_on,
+        _attempt.slots,
     )
     .select_from(
         task_instances.outerjoin(
@@ -177,4 +175,4 @@ def _end_unstarted(turn: Turn, rows: Sequence[Any], taken: TaskStep, reason: str
         tx.topics.add("stop")
     for row in queued:
         turn.freed[turn.tasks_key] += 1
-        turn.freed[Outlet(row.executor, row.placed_on).slots_key] += 1
+        turn.freed[row.slots] += 1

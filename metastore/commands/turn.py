@@ -123,8 +123,8 @@ class Turn:
         self.quarantines = 0
         #: Slots that this command gave back, by limit key; admission hands them on or the end of the turn writes them.
         self.freed: Counter[str] = Counter()
-        #: Executors that this command made instances ready for and that were not offered to them yet.
-        self.ready: set[str] = set()
+        #: Executors and queues that this command made instances ready for and that were not offered to them yet.
+        self.ready: set[tuple[str, str]] = set()
         self._seq: int = row.seq
         self._events: list[dict[str, Any]] = []
         self._plan: Plan | None = None

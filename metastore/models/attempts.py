@@ -35,10 +35,16 @@ attempts = Table(
     Column("try_number", Integer, nullable=False),
     Column("state", Text, nullable=False),
     Column("executor", Text, nullable=False),
-    #: Which agent holds it; null: any scheduler may act.
+    #: The queue that it was offered to, where its executor is by queue.
+    Column("queue", Text),
+    #: The key of the limit that counts it while it is active.
+    Column("slots", Text),
+    #: Which agent or worker holds it; null: any scheduler may act.
     Column("placed_on", Text),
     #: The supervisor that won the start.
     Column("boot_id", Text),
+    #: SHA-256 of the secret that a remote supervisor shows with all that it says of this attempt.
+    Column("key_hash", Text),
     Column("queued_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("ended_at", Instant),
@@ -81,5 +87,14 @@ attempts = Table(
         postgresql_where=text("state = 'running' AND stop_reason IS NOT NULL"),
     ),
     Index(None, "run"),
+    sqlite_strict=True,
+)
+
+staged_outputs = Table(
+    "staged_outputs",
+    metadata,
+    Column("attempt_id", Text, ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True),
+    #: JSON text; it becomes the task's output with the accepted end, or goes with any other.
+    Column("value", Text, nullable=False),
     sqlite_strict=True,
 )

@@ -17,6 +17,8 @@ api_keys = Table(
     Column("scopes", Json, nullable=False),
     #: The key sees only DAGs whose id starts with this; null: all.
     Column("dag_prefix", Text),
+    #: The queues that a worker with this key may serve; null: all.
+    Column("queues", Json),
     Column("created_at", Instant, nullable=False),
     Column("created_by", Text, nullable=False),
     Column("expires_at", Instant),

@@ -1,7 +1,8 @@
 """Limits: how much of something may be in use at once.
 
 Keys: ``dag:<dag_id>:runs`` (max_active_runs), ``dag:<dag_id>:tasks`` (max_active_tasks over all runs of the DAG),
-``slots:<executor>`` or ``slots:<executor>@<agent>`` (executor slots).  A conditional UPDATE is the only way up.
+``slots:<executor>`` or ``slots:<executor>@<agent>`` (executor slots), ``slots:<executor>/<queue>`` (what the live
+workers of a queue can take).  A conditional UPDATE is the only way up.
 """
 
 from __future__ import annotations
@@ -20,3 +21,8 @@ limits = Table(
     CheckConstraint("used >= 0", name="used"),
     sqlite_strict=True,
 )
+
+
+def queues_prefix(executor: str) -> str:
+    """Return what the keys of the limits of an executor's queues begin with."""
+    return f"slots:{executor}/"

@@ -155,6 +155,7 @@ task_instances = Table(
     #: pending: look at it now (roots, cascades cut short); up_for_retry: when the next attempt may start.
     Column("due_at", Instant),
     Column("executor", Text, nullable=False),
+    Column("queue", Text, nullable=False, server_default="default"),
     Column("priority_weight", Integer, nullable=False),
     #: The key of the limit that holds a scheduled instance back; null: it can be admitted.
     Column("blocked_on", Text),
@@ -170,6 +171,16 @@ task_instances = Table(
     Index(
         "ix_task_instances_ready",
         "executor",
+        text("priority_weight DESC"),
+        "scheduled_at",
+        "id",
+        sqlite_where=text("state = 'scheduled' AND blocked_on IS NULL"),
+        postgresql_where=text("state = 'scheduled' AND blocked_on IS NULL"),
+    ),
+    Index(
+        "ix_task_instances_offers",
+        "executor",
+        "queue",
         text("priority_weight DESC"),
         "scheduled_at",
         "id",

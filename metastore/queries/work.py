@@ -73,7 +73,7 @@ _OVERDUE: Final = (
     .order_by(runs.c.deadline_at)
     .limit(MOST)
 )
-_ANY_READY: Final = (
+ANY_READY: Final = (
     select(_instance.id)
     .where(
         _instance.executor == bindparam("executor"),
@@ -92,26 +92,6 @@ _NEXT: Final = (
     ),
     select(func.min(runs.c.quarantined_until)).where(runs.c.quarantined_until > bindparam("now")),
 )
-_PLACED: Final = (
-    select(
-        _attempt.id,
-        _attempt.executor,
-        _attempt.placed_on,
-        _attempt.state,
-        _attempt.boot_id,
-        _attempt.queued_at,
-        _attempt.launch_after,
-        _attempt.stop_reason,
-        _attempt.try_number,
-        _instance.task_id,
-        _instance.map_index,
-        runs.c.dag_id,
-        runs.c.run_id,
-    )
-    .select_from(attempts.join(task_instances, _instance.id == _attempt.instance).join(runs, runs.c.id == _attempt.run))
-    .where(text("attempts.state IN ('queued', 'running')"), among(_attempt.placed_on, "places"))
-    .order_by(_attempt.id)
-)
 _STOPPING: Final = (
     select(_attempt.id, _attempt.executor, _attempt.stop_reason)
     .where(
@@ -121,6 +101,28 @@ _STOPPING: Final = (
     .order_by(_attempt.id)
     .limit(1_000)
 )
+PLACED: Final = select(
+    _attempt.id,
+    _attempt.executor,
+    _attempt.placed_on,
+    _attempt.state,
+    _attempt.boot_id,
+    _attempt.queued_at,
+    _attempt.launch_after,
+    _attempt.deferred_reason,
+    _attempt.relaunches,
+    _attempt.queue,
+    _attempt.stop_reason,
+    _attempt.try_number,
+    _instance.priority_weight,
+    _instance.task_id,
+    _instance.map_index,
+    runs.c.dag_id,
+    runs.c.run_id,
+).select_from(attempts.join(task_instances, _instance.id == _attempt.instance).join(runs, runs.c.id == _attempt.run))
+_PLACED: Final = PLACED.where(
+    text("attempts.state IN ('queued', 'running')"), among(_attempt.placed_on, "places")
+).order_by(_attempt.id)
 _ACTIVE_RUNS: Final = (
     select(runs.c.id)
     .where(text("runs.state IN ('running', 'cancelling')"), runs.c.id > bindparam("after"), _HEALTHY)
@@ -145,6 +147,11 @@ class Placed:
     launch_after: datetime | None
     stop_reason: str | None
     labels: dict[str, str]
+    #: Why its executor put it off.
+    deferred_reason: str | None = None
+    relaunches: int = 0
+    queue: str | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +190,7 @@ def overdue_runs(conn: Connection, now: datetime) -> list[int]:
 
 def executors_with_ready(conn: Connection, executors: Sequence[str]) -> list[str]:
     """Return which of *executors* have an instance that waits for a slot."""
-    return [name for name in executors if conn.execute(_ANY_READY, {"executor": name}).first() is not None]
+    return [name for name in executors if conn.execute(ANY_READY, {"executor": name}).first() is not None]
 
 
 _FREE: Final = select(limits.c.key).where(
@@ -196,7 +203,7 @@ def idle_beside_ready(conn: Connection, slots: Sequence[tuple[str, str]]) -> boo
     """Whether one of *slots* (executor, limit key) has room while an instance waits for its executor."""
     return any(
         conn.execute(_FREE, {"limit_key": key}).first() is not None
-        and conn.execute(_ANY_READY, {"executor": executor}).first() is not None
+        and conn.execute(ANY_READY, {"executor": executor}).first() is not None
         for executor, key in slots
     )
 
@@ -215,10 +222,10 @@ def next_due(conn: Connection, now: datetime) -> datetime | None:
 
 def placed(conn: Connection, places: Sequence[str]) -> list[Placed]:
     """Return the active attempts that *places* hold."""
-    return [_placed(row) for row in conn.execute(_PLACED, {"places": list(places)})]
+    return [to_placed(row) for row in conn.execute(_PLACED, {"places": list(places)})]
 
 
-def _placed(row: Any) -> Placed:
+def to_placed(row: Any) -> Placed:
     labels = {
         "dag_id": row.dag_id,
         "run_id": row.run_id,
@@ -236,6 +243,10 @@ def _placed(row: Any) -> Placed:
         row.launch_after,
         row.stop_reason,
         labels,
+        row.deferred_reason,
+        row.relaunches,
+        row.queue,
+        row.priority_weight,
     )
 
 
@@ -292,9 +303,7 @@ _RUNS_OF_DAG: Final = select(func.count()).where(
     text("runs.state IN ('running', 'cancelling')"), runs.c.dag_id == bindparam("dag_id")
 )
 _SLOTS_USED: Final = select(func.count()).where(
-    text("attempts.state IN ('queued', 'running')"),
-    _attempt.executor == bindparam("executor"),
-    func.coalesce(_attempt.placed_on, "") == bindparam("placed_on"),
+    text("attempts.state IN ('queued', 'running')"), _attempt.slots == bindparam("limit_key")
 )
 _LIMIT_NOW: Final = select(limits.c.key, limits.c.capacity, limits.c.used).where(limits.c.key == bindparam("limit_key"))
 _HELD_BACK: Final = select(_instance.id).where(_instance.blocked_on == bindparam("limit_key")).limit(1)
@@ -310,8 +319,7 @@ def doubtful_runs(conn: Connection, ids: Sequence[int]) -> list[int]:
 def used(conn: Connection, key: str) -> int:
     """Count what really holds a limit."""
     if key.startswith("slots:"):
-        executor, _, placed_on = key.removeprefix("slots:").partition("@")
-        return int(conn.execute(_SLOTS_USED, {"executor": executor, "placed_on": placed_on}).scalar_one())
+        return int(conn.execute(_SLOTS_USED, {"limit_key": key}).scalar_one())
     dag_id, _, kind = key.removeprefix("dag:").rpartition(":")
     statement = _RUNS_OF_DAG if kind == "runs" else _ACTIVE_OF_DAG
     return int(conn.execute(statement, {"dag_id": dag_id}).scalar_one())

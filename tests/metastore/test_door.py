@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from worker.protocol import Start
 
 
-async def nobody(_: Sequence[Admitted]) -> None:
+LEASE = timedelta(seconds=90)
+
+
+def nobody(_: Sequence[Admitted]) -> None:
     return None
 
 
@@ -29,7 +33,7 @@ async def test_a_task_whose_start_is_answered_after_a_cancel_comes_with_the_dire
     await flow.slots()
     await flow.put({"a": {}})
     run, [a] = await flow.trigger()
-    door = MetastoreDoor(store, lambda: [flow.outlet], nobody, SchedulerMetrics(CollectorRegistry()))
+    door = MetastoreDoor(store, lambda: [flow.outlet], nobody, SchedulerMetrics(CollectorRegistry()), lease=LEASE)
     question: Start = {"type": "start", "attempt_id": a.attempt_id, "boot_id": flow.boot}
     assert [answer["type"] for answer in await door.start(question, flow.agent)] == ["task"]
     await flow.cancel(run)

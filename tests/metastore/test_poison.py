@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -119,7 +120,10 @@ def finish_of(flow: Flow, attempt_id: str, output: str | None = None) -> Finish:
     }
 
 
-async def nobody(_: Sequence[Admitted]) -> None:
+LEASE = timedelta(seconds=90)
+
+
+def nobody(_: Sequence[Admitted]) -> None:
     return None
 
 
@@ -128,7 +132,7 @@ async def test_an_end_is_noted_whatever_the_admission_beside_it_does(flow: Flow)
     run, [a] = await flow.trigger()
     await flow.start(a.attempt_id)
     metrics = SchedulerMetrics(CollectorRegistry())
-    door = MetastoreDoor(flow.store, lambda: [Broken("local", flow.agent)], nobody, metrics)
+    door = MetastoreDoor(flow.store, lambda: [Broken("local", flow.agent)], nobody, metrics, lease=LEASE)
     [answer] = await door.finish(finish_of(flow, a.attempt_id), flow.agent)
     assert answer == {"type": "finished", "attempt_id": a.attempt_id, "accepted": True}
     assert (await flow.run(run)).state == "success"
@@ -146,7 +150,7 @@ async def test_an_output_that_the_database_refuses_fails_its_task_and_frees_its_
     await flow.put({"a": {}})
     run, [a] = await flow.trigger()
     await flow.start(a.attempt_id)
-    door = MetastoreDoor(store, lambda: [flow.outlet], nobody, SchedulerMetrics(CollectorRegistry()))
+    door = MetastoreDoor(store, lambda: [flow.outlet], nobody, SchedulerMetrics(CollectorRegistry()), lease=LEASE)
     await door.finish(finish_of(flow, a.attempt_id, output='"\0"'), flow.agent)
     assert await flow.states(run) == {"a": "failed"}
     assert await error_of(flow, run, "a") == "its output could not be stored"

@@ -263,18 +263,18 @@ async def test_an_agent_whose_lease_ran_out_is_given_up_and_one_that_came_back_i
     run, [one] = await flow.trigger()
     await flow.start(one.attempt_id)
     end = End(attempt_id=one.attempt_id, ended=Ended.LOST, cause="worker_lost")
-    assert await flow.store.write(expired_agents) == []
-    assert not (await flow.store.write(end_attempt, end, expired_agent=flow.agent)).accepted
+    assert await flow.store.write(expired_agents, hour) == []
+    assert not (await flow.store.write(end_attempt, end, expired_agent=flow.agent, lease=hour)).accepted
 
     def expire(tx: Tx) -> None:
         tx.conn.execute(update(agents).where(agents.c.agent_id == flow.agent).values(lease_until=tx.now - hour))
 
     await flow.store.write(expire)
-    assert await flow.store.write(expired_agents) == [flow.agent]
+    assert await flow.store.write(expired_agents, hour) == [flow.agent]
     assert await flow.store.write(beat, flow.agent, hour)
-    assert not (await flow.store.write(end_attempt, end, expired_agent=flow.agent)).accepted
+    assert not (await flow.store.write(end_attempt, end, expired_agent=flow.agent, lease=hour)).accepted
     await flow.store.write(expire)
-    assert (await flow.store.write(end_attempt, end, [flows[1].outlet], expired_agent=flow.agent)).accepted
+    assert (await flow.store.write(end_attempt, end, [flows[1].outlet], expired_agent=flow.agent, lease=hour)).accepted
     [again] = await flow.store.read(work.placed, [flows[1].agent])
     assert again.labels["try_number"] == "2"
     assert not (await flow.end(one.attempt_id)).accepted
