@@ -10,6 +10,7 @@ import pytest
 
 from metastore.settings import DatabaseSettings
 from metastore.sqlite import SqliteStore
+from tests.brokers import RabbitServer, RedisServer
 from tests.databases import PostgresServer, SqliteFiles
 from tests.world import FakeClock, SeededEntropy
 
@@ -56,6 +57,35 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     url = postgres_server.borrow()
     yield url
     postgres_server.give_back(url)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Start one server for each worker of the test run. A test may stop, kill and pause it."""
+    with TemporaryDirectory(prefix="runyard-test-") as folder, RedisServer(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of a Redis that is empty, and this test's own as long as it lasts."""
+    redis_server.empty()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def rabbit_server() -> Iterator[RabbitServer]:
+    """Start one server for each worker of the test run; it takes five seconds. A test may stop, kill and pause it."""
+    with TemporaryDirectory(prefix="runyard-test-") as folder, RabbitServer(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def rabbit_url(rabbit_server: RabbitServer) -> Iterator[str]:
+    """The URL of a virtual host of this test's own."""
+    vhost = rabbit_server.borrow()
+    yield rabbit_server.url(vhost)
+    rabbit_server.give_back(vhost)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
