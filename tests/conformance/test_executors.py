@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from executors.conformance import NotApplicable, Scenario, scenarios
+from executors.conformance import Scenario, scenarios
+from runyard.conformance.plugin import check
 from tests.conformance.local_harness import LocalHarness
 
 if TYPE_CHECKING:
@@ -15,11 +16,5 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("scenario", scenarios(), ids=lambda scenario: scenario.title)
 @pytest.mark.parametrize(("name", "slots"), [("sequential", 1), ("local", 4)], ids=["sequential", "local"])
-async def test_the_executor_promises_it(name: str, slots: int, scenario: Scenario, tmp_path: Path) -> None:
-    harness = LocalHarness(name, slots, tmp_path)
-    if missing := scenario.missing(harness):
-        pytest.skip(f"does not apply: no {', '.join(missing)}")
-    try:
-        await scenario.run(harness)
-    except NotApplicable as why:
-        pytest.skip(f"does not apply: {why}")
+def test_the_executor_promises_it(name: str, slots: int, scenario: Scenario, tmp_path: Path) -> None:
+    check(scenario, LocalHarness(name, slots, tmp_path))
