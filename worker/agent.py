@@ -52,7 +52,7 @@ class Agent:
         if self._link is not None:
             self._link.abort("another service connected")
         self._link = link
-        self._supervisor.send = link.send
+        self._supervisor.asker.send = link.send
         link.send(self._supervisor.hello())
         self.look()
 
@@ -67,7 +67,7 @@ class Agent:
     def lost(self, link: Link, why: str) -> None:
         if link is self._link:
             self._link = None
-            self._supervisor.disconnected()
+            self._supervisor.asker.close()
             say(f"no service: {why}")
             self.look()
 

@@ -5,6 +5,10 @@ by the task's side).  ``outcomes`` has a line for every end, the finish message 
 and a line for every answer to one.  An agent that finds an end of a dead predecessor without an answer sends it as it
 is: that attempt did end, and ended like this.
 
+A remote agent has two more: ``<id>.log``, the log on its way to the API, and in ``outcomes`` a line with the key of
+each attempt that it asks to start.  So its successor can send the log of an attempt that died with it, and an agent
+that cannot write starts nothing.
+
 Nothing is created and deleted for each attempt where that can be helped: on ext4 every new file looks at all that were
 deleted in the last five seconds, and at 300 attempts a second that alone took three milliseconds each.  So ends share
 one file, and an empty folder is handed from one attempt to the next.
@@ -45,7 +49,9 @@ class Spool:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         os.makedirs(folder, _PRIVATE, exist_ok=True)
-        self._open: dict[str, Finish] = _unanswered(f"{folder}/outcomes")
+        self._open: dict[str, Finish]
+        self._begun: dict[str, str]
+        self._open, self._begun = _unanswered(f"{folder}/outcomes")
         self._spares: deque[str] = deque()
         self._spared = 0
         self._file = -1
@@ -56,10 +62,22 @@ class Spool:
         """Return the unanswered ends of a predecessor; remove everything else that it left."""
         for name in os.listdir(self.folder):
             attempt_id = name.partition(".")[0]
-            if name != "outcomes" and attempt_id not in self._open:
+            if name != "outcomes" and attempt_id not in self._open and attempt_id not in self._begun:
                 self.forget(attempt_id)
                 shutil.rmtree(f"{self.folder}/{name}", ignore_errors=True)
         return list(self._open.values())
+
+    def orphans(self) -> dict[str, str]:
+        """Return the keys of attempts that a predecessor has asked to start and knew no end of."""
+        return dict(self._begun)
+
+    def begin(self, attempt_id: str, key: str, reserve: int) -> None:
+        """Write down that an attempt is going to be asked for; raise OSError where its end might find no room."""
+        disk = os.statvfs(self.folder)
+        if disk.f_bavail * disk.f_frsize < reserve:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._write({"begun": attempt_id, "key": key})
+        self._begun[attempt_id] = key
 
     def prepare(self, attempt_id: str) -> None:
         """Make the folder of an attempt, afresh."""
@@ -79,6 +97,10 @@ class Spool:
     def output(self, attempt_id: str) -> str:
         return f"{self.folder}/{attempt_id}.output"
 
+    def log(self, attempt_id: str) -> str:
+        """Return where the log of a remote agent's attempt is."""
+        return f"{self.folder}/{attempt_id}.log"
+
     def error_file(self, attempt_id: str) -> str:
         return f"{self.folder}/{attempt_id}.error"
 
@@ -93,21 +115,22 @@ class Spool:
 
     def keep(self, finish: Finish) -> None:
         """Write down how an attempt ended."""
+        self._begun.pop(finish["attempt_id"], None)
         self._open[finish["attempt_id"]] = finish
         self._write({"finish": finish})
 
     def answered(self, attempt_id: str) -> None:
-        """Note that an end needs not be sent again; losing this line costs one message."""
-        if self._open.pop(attempt_id, None) is None:
+        """Note that nothing of an attempt needs to be sent again; losing this line costs one message."""
+        if self._open.pop(attempt_id, None) is None and self._begun.pop(attempt_id, None) is None:
             return
         with suppress(OSError):
             size = self._write({"answered": attempt_id})
-            if size > (_TOO_LONG if self._open else _LONG):
+            if size > (_TOO_LONG if self._open or self._begun else _LONG):
                 self._compact()
 
     def forget(self, attempt_id: str) -> None:
         """Remove the files of an attempt, however many and whatever their modes; this may take long."""
-        for name in (self.output(attempt_id), self.error_file(attempt_id)):
+        for name in (self.output(attempt_id), self.error_file(attempt_id), self.log(attempt_id)):
             with suppress(FileNotFoundError):
                 os.unlink(name)
         work = self.work(attempt_id)
@@ -144,6 +167,8 @@ class Spool:
             os.close(self._file)
         self._file = new
         self._is_torn = False
+        for attempt_id, key in self._begun.items():
+            self._write({"begun": attempt_id, "key": key})
         for finish in self._open.values():
             self._write({"finish": finish})
         os.rename(f"{name}.new", name)
@@ -159,9 +184,13 @@ def _escape(found: re.Match[str]) -> str:
     return ascii(found.group())[1:-1]
 
 
-def _unanswered(file: str) -> dict[str, Finish]:
-    """Return the ends in *file* that have no answer; a line that was cut off by a crash counts as nothing."""
-    found: dict[str, Finish] = {}
+def _unanswered(file: str) -> tuple[dict[str, Finish], dict[str, str]]:
+    """Return the ends in *file* that have no answer, and the keys of what was begun and has no end there.
+
+    A line that was cut off by a crash counts as nothing.
+    """
+    ends: dict[str, Finish] = {}
+    begun: dict[str, str] = {}
     with suppress(FileNotFoundError), open(file, "rb") as lines:
         for line in lines:
             try:
@@ -169,10 +198,14 @@ def _unanswered(file: str) -> dict[str, Finish]:
             except ValueError:
                 continue
             if "finish" in entry:
-                found[entry["finish"]["attempt_id"]] = entry["finish"]
+                ends[entry["finish"]["attempt_id"]] = entry["finish"]
+                begun.pop(entry["finish"]["attempt_id"], None)
+            elif "begun" in entry:
+                begun[entry["begun"]] = entry["key"]
             else:
-                found.pop(entry.get("answered"), None)
-    return found
+                ends.pop(entry.get("answered"), None)
+                begun.pop(entry.get("answered"), None)
+    return ends, begun
 
 
 def _is_as_new(folder: str) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from worker import environment, job, logs
+from worker.asking import Asker
 from worker.attempt import Attempt, Verdict, finish_message, judge, stopped
 from worker.children import Zygote
 from worker.fence import Fence
@@ -23,15 +24,13 @@ from worker.protocol import PROTOCOL
 from worker.tidy import Tidier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from worker.attempt import Stop
     from worker.protocol import Hello, Message, TaskBody
     from worker.settings import AgentSettings
     from worker.spool import Spool
 
-#: How long an unanswered question waits before it is asked again.
-_ASK_AGAIN: Final = 1.0
 #: How long the pipe of an ended task may stay open when something outside its tree holds it.
 _PIPE_SECONDS: Final = 5.0
 #: How much of one task's output is taken before the others get their turn.
@@ -48,7 +47,7 @@ class Supervisor:
     def __init__(self, settings: AgentSettings, spool: Spool, lock_fd: int, agent_id: str) -> None:
         self._settings = settings
         self._spool = spool
-        self._log_dir = Path(settings.log_dir)
+        self._log_file = _log_file(settings, spool)
         self._agent_id = agent_id
         self._boot_id = os.urandom(16).hex()
         self._loop = asyncio.get_running_loop()
@@ -56,20 +55,19 @@ class Supervisor:
         self._ever: dict[str, None] = {}
         self._base = environment.base(os.environ, agent_id, settings.task_python)
         self._zygote = Zygote(settings.task_python, self._base, lock_fd, self)
-        self._fence = Fence(self._is_running, partial(self._stop_all, "fenced"))
-        self._ask_timer: asyncio.TimerHandle | None = None
-        self._welcome = False
+        self._fence = Fence(self._is_running, self._fall)
+        self.asker = Asker(self._attempts, self._boot_id)
         self._tidier = Tidier(spool, lambda: self.on_change())  # noqa: PLW0108  it is set later
         self.draining = False
-        #: Where messages go; the agent sets it with each connection.
-        self.send: Callable[[Message], None] = _nowhere
         #: Called when the number of attempts may have reached zero.
         self.on_change: Callable[[], None] = _nothing
 
     @property
     def busy(self) -> bool:
         """Whether anything is running, or may be started by a service that is connected."""
-        return self._is_running() or (self._welcome and any(a.phase == "starting" for a in self._attempts.values()))
+        return self._is_running() or (
+            self.asker.is_open and any(a.phase == "starting" for a in self._attempts.values())
+        )
 
     def _is_running(self) -> bool:
         return any(attempt.phase == "running" for attempt in self._attempts.values())
@@ -78,6 +76,24 @@ class Supervisor:
     def attempts(self) -> int:
         """How many attempts are not done with."""
         return len(self._attempts) + self._tidier.busy
+
+    @property
+    def held(self) -> Mapping[str, Attempt]:
+        """What is not done with."""
+        return self._attempts
+
+    @property
+    def boot_id(self) -> str:
+        return self._boot_id
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether the lease is over."""
+        return self._fence.is_down
+
+    def has_run(self, attempt_id: str) -> bool:
+        """Whether this agent started an attempt, as far back as it remembers."""
+        return attempt_id in self._ever
 
     def warm_up(self) -> None:
         """Start the zygote before it is needed, and take over what a predecessor left."""
@@ -101,17 +117,13 @@ class Supervisor:
             "attempts": [{"attempt_id": a.attempt_id, "phase": a.phase} for a in self._attempts.values()],
         }
 
-    def disconnected(self) -> None:
-        self._welcome = False
-        self.send = _nowhere
-
     def receive(self, message: Message) -> None:
         """Act on a message of the service."""
         match message["type"]:
             case "welcome":
                 self._welcomed(message["protocol"])
             case "launch":
-                self._launch(message["attempt_id"])
+                self.launch(message["attempt_id"])
             case "task":
                 self._task(message["attempt_id"], message["body"])
             case "refused":
@@ -133,16 +145,14 @@ class Supervisor:
         if protocol != PROTOCOL:
             say(f"the service speaks protocol {protocol}, this agent {PROTOCOL}; it waits to be drained")
             return
-        self._welcome = True
-        for attempt in self._attempts.values():
-            attempt.asked_at = 0.0
-        self._ask_open()
+        self.asker.open()
 
-    def _launch(self, attempt_id: str) -> None:
+    def launch(self, attempt_id: str, key: str = "") -> None:
+        """Ask for the start of an attempt; *key* is the secret of a remote one."""
         if self.draining or attempt_id in self._attempts:
             return
-        attempt = self._attempts[attempt_id] = Attempt(attempt_id)
-        self._ask(attempt)
+        attempt = self._attempts[attempt_id] = Attempt(attempt_id, key=key)
+        self.asker.ask(attempt)
 
     def _task(self, attempt_id: str, body: TaskBody) -> None:
         attempt = self._attempts.get(attempt_id)
@@ -196,39 +206,12 @@ class Supervisor:
         if not self.draining:
             say(f"draining {self.attempts} attempts, {grace:g} s to end by themselves")
         self.draining = True
+        self.asker.wants_more = False
         for attempt in list(self._attempts.values()):
             if attempt.phase == "starting":
                 attempt.wants("drain")
         self._loop.call_later(grace, self._stop_all, "drain")
         self.on_change()
-
-    # Asking, until there is an answer
-
-    def _ask(self, attempt: Attempt) -> None:
-        attempt.asked_at = time.monotonic()
-        if attempt.finish is not None:
-            attempt.finish["more"] = not self.draining and attempt.finish["boot_id"] == self._boot_id
-            self._tell(attempt.finish)
-        else:
-            self._tell({"type": "start", "attempt_id": attempt.attempt_id, "boot_id": self._boot_id})
-        if self._ask_timer is None:
-            self._ask_timer = self._loop.call_later(_ASK_AGAIN, self._ask_open)
-
-    def _tell(self, message: Message) -> None:
-        if self._welcome:
-            self.send(message)
-
-    def _ask_open(self) -> None:
-        self._ask_timer = None
-        if not self._welcome:
-            return  # the next welcome asks
-        now = time.monotonic()
-        waiting = [attempt for attempt in self._attempts.values() if attempt.phase != "running"]
-        for attempt in waiting:
-            if now - attempt.asked_at >= _ASK_AGAIN * 0.9:
-                self._ask(attempt)
-        if waiting and self._ask_timer is None:
-            self._ask_timer = self._loop.call_later(_ASK_AGAIN, self._ask_open)
 
     # Running
 
@@ -244,7 +227,7 @@ class Supervisor:
             return
         attempt.phase = "running"
         os.set_blocking(attempt.pipe, False)
-        attempt.log = logs.Log(logs.path(self._log_dir, attempt_id))
+        attempt.log = logs.Log(self._log_file(attempt_id))
         self._loop.add_reader(attempt.pipe, self._pump, attempt)
         self._zygote.fork(task, log_fd)
         if body["timeout"] is not None and attempt.phase == "running":
@@ -302,10 +285,22 @@ class Supervisor:
 
     def _stop_all(self, reason: Stop) -> None:
         for attempt in list(self._attempts.values()):
-            if reason == "fenced":
-                self._stop(attempt, reason, 0)
-            elif attempt.body is not None:
+            if attempt.body is not None:
                 self._stop(attempt, reason, min(attempt.body["kill_grace"], _DRAIN_KILL_GRACE))
+
+    def _fall(self) -> None:
+        """The lease is over: kill, but for what asked to go on.
+
+        What waits for its start is not touched.  If it wins it then it is its lease that holds.
+        """
+        for attempt in list(self._attempts.values()):
+            if attempt.body is not None and attempt.body.get("on_lost_contact") != "continue":
+                self._stop(attempt, "fenced", 0)
+
+    def give_up(self) -> None:
+        """Somebody else is this agent now: kill everything."""
+        for attempt in list(self._attempts.values()):
+            self._stop(attempt, "fenced", 0)
 
     # Ending
 
@@ -362,7 +357,7 @@ class Supervisor:
             self._spool.keep(attempt.finish)
         except OSError as error:
             say(f"the outcome of {attempt.attempt_id} cannot be written down: {error}")
-        self._ask(attempt)
+        self.asker.ask(attempt)
         self.on_change()
 
     def _remember(self, attempt_id: str) -> None:
@@ -375,15 +370,18 @@ class Supervisor:
         self._zygote.close()
 
 
+def _log_file(settings: AgentSettings, spool: Spool) -> Callable[[str], Path]:
+    """Return where logs are: in the log store of a service, or in the spool, on their way to an API."""
+    if settings.remote:
+        return lambda attempt_id: Path(spool.log(attempt_id))
+    return partial(logs.path, Path(settings.log_dir))
+
+
 def say(text: str) -> None:
     """Write a line to the agent's own log."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     sys.stderr.write(f"{stamp} agent[{os.getpid()}] {text}\n")
     sys.stderr.flush()
-
-
-def _nowhere(_message: Message) -> None:
-    """Nobody is connected; it is asked again."""
 
 
 def _nothing() -> None:
