@@ -1,12 +1,29 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from dag.ids import AttemptId
 from dag.states import AttemptState
-from scheduler.lost import Decision, GiveUp, Placement, Relaunch, Seen, Stop, reconcile
+from scheduler.lost import (
+    MOST_OFFERS,
+    Decision,
+    GiveUp,
+    NobodyTakes,
+    Offer,
+    OfferAgain,
+    OfferDecision,
+    Phase,
+    Placement,
+    Relaunch,
+    Seen,
+    Stop,
+    Wait,
+    reconcile,
+    reoffer,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A = AttemptId("a")
@@ -48,3 +65,50 @@ def test_a_placement_that_was_not_observed_is_unknown() -> None:
 
 def test_an_executor_that_came_back_gets_at_once_what_it_deferred() -> None:
     assert list(reconcile([LATER], {A: Seen("gone", "boot-1")}, NOW, eager=True)) == [Relaunch(A)]
+
+
+WAITING = Offer(id=A, queue="q", relaunches=0, deferred=False)
+AGAIN = OfferAgain(id=A, look_after=timedelta(seconds=15), counts=True)
+SENT = OfferAgain(id=A, look_after=timedelta(seconds=15), counts=False)
+WAIT = Wait(id=A, look_after=timedelta(seconds=15))
+
+
+@pytest.mark.parametrize(
+    ("offer", "seen", "idle", "decision"),
+    [
+        pytest.param(WAITING, "unknown", {"q": (1, 0)}, WAIT, id="its workers are busy: that is what a queue is for"),
+        pytest.param(WAITING, "pending", {"q": (1, 0)}, WAIT, id="the broker has it, its workers are busy"),
+        pytest.param(WAITING, "unknown", {}, WAIT, id="its workers went away: it waits for others"),
+        pytest.param(WAITING, "unknown", {"q": (1, 1)}, AGAIN, id="a slot is free and nobody took it: again"),
+        pytest.param(WAITING, "pending", {"q": (1, 1)}, AGAIN, id="the broker has it and does not give it away"),
+        pytest.param(WAITING, "gone", {"q": (1, 0)}, SENT, id="the broker lost it: again, at no cost"),
+        pytest.param(WAITING, "gone", {}, SENT, id="the same where nobody is there to take it"),
+        pytest.param(replace(WAITING, deferred=True), "unknown", {}, SENT, id="the broker never had it: again"),
+        pytest.param(
+            replace(WAITING, relaunches=3),
+            "unknown",
+            {"q": (1, 1)},
+            replace(AGAIN, look_after=timedelta(seconds=120)),
+            id="less and less often",
+        ),
+        pytest.param(
+            replace(WAITING, relaunches=MOST_OFFERS),
+            "unknown",
+            {"q": (2, 9)},
+            NobodyTakes(id=A, why="offered 9 times to the queue 'q', and none of its 2 workers took it"),
+            id="until it is clear that nobody takes it",
+        ),
+        pytest.param(replace(WAITING, relaunches=99), "unknown", {"q": (2, 0)}, WAIT, id="but not from busy workers"),
+        pytest.param(
+            replace(WAITING, relaunches=99),
+            "gone",
+            {"q": (2, 1)},
+            replace(SENT, look_after=timedelta(seconds=300)),
+            id="nor for what the broker loses",
+        ),
+    ],
+)
+def test_the_facts_of_an_offer_decide(
+    offer: Offer, seen: Phase, idle: dict[str, tuple[int, int]], decision: OfferDecision
+) -> None:
+    assert list(reoffer([offer], {A: Seen(seen)}, idle)) == [decision]
