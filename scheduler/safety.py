@@ -9,6 +9,7 @@ import structlog
 
 from metastore.commands.heal import verify_limit, verify_run
 from metastore.commands.once import forget
+from metastore.commands.workers import forget_workers
 from metastore.queries import work
 
 if TYPE_CHECKING:
@@ -57,3 +58,4 @@ class Safety:
         if self._clock.monotonic() >= self._sweep_at:
             self._sweep_at = self._clock.monotonic() + _SWEEP_EVERY
             await self._store.write(forget, self._settings.keep_answers)
+            await self._store.write(forget_workers, self._settings.keep_workers)

@@ -22,3 +22,5 @@ class SchedulerSettings:
     beat: timedelta = timedelta(seconds=15)
     #: How long answers under idempotency keys are kept.
     keep_answers: timedelta = timedelta(days=7)
+    #: How long a worker that is gone can still be looked at.
+    keep_workers: timedelta = timedelta(days=1)

@@ -11,7 +11,7 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dag.errors import BadCredential, Forbidden, Gone, NotFound, Unavailable
@@ -100,6 +100,14 @@ _LEAVE: Final = (
 _ASK_TO_DRAIN: Final = (
     update(agents).where(_worker.agent_id == bindparam("worker"), _worker.kind == "worker").values(drain_asked=True)
 )
+_FORGET: Final = delete(agents).where(
+    _worker.kind == "worker",
+    _worker.seen_at < bindparam("before", type_=Instant),
+    or_(_worker.lease_until.is_(None), _worker.lease_until < bindparam("now", type_=Instant)),
+    ~select(attempts.c.id)
+    .where(attempts.c.placed_on == _worker.agent_id, text("attempts.state IN ('queued', 'running')"))
+    .exists(),
+)
 _SERVING: Final = select(_worker.queues, _worker.slots).where(
     _worker.kind == "worker",
     _worker.executor == bindparam("of"),
@@ -174,6 +182,11 @@ def ask_to_drain(tx: Tx, worker_id: str) -> None:
     if tx.conn.execute(_ASK_TO_DRAIN, {"worker": worker_id}).rowcount != 1:
         raise NotFound("worker", worker_id)
     tx.topics.add("stop")
+
+
+def forget_workers(tx: Tx, keep: timedelta) -> int:
+    """Forget workers that were last heard of more than *keep* ago and hold nothing; return how many."""
+    return tx.conn.execute(_FORGET, {"before": tx.now - keep, "now": tx.now}).rowcount
 
 
 def set_capacities(tx: Tx, executor: str, queues: Iterable[str]) -> None:

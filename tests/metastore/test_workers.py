@@ -24,6 +24,7 @@ from metastore.commands.workers import (
     beat_attempt,
     beat_worker,
     credits_of,
+    forget_workers,
     leave_worker,
     lone,
     mark_serving,
@@ -487,6 +488,24 @@ async def test_queues_and_workers_are_described(fleet: Fleet) -> None:
     await fleet.expire(W1)
     [worker] = (await fleet.store.write(ask))[1]
     assert worker.state == "lost"
+
+
+async def test_workers_that_are_long_gone_and_hold_nothing_are_forgotten(fleet: Fleet) -> None:
+    await fleet.register(W1)
+    await fleet.register(W2)
+    _, [a] = await fleet.go({"a": {}})
+    await fleet.take(a.attempt_id)
+    await fleet.expire(W1)
+    await fleet.expire(W2)
+
+    def age(tx: Tx) -> None:
+        tx.conn.execute(update(agents).values(seen_at=tx.now - timedelta(days=2)))
+
+    assert await fleet.store.write(forget_workers, timedelta(days=1)) == 0
+    await fleet.store.write(age)
+    assert await fleet.store.write(forget_workers, timedelta(days=1)) == 1
+    await fleet.conclude(a.attempt_id, Ended.LOST)
+    assert await fleet.store.write(forget_workers, timedelta(days=1)) == 1
 
 
 async def test_a_cancel_of_what_is_queued_leaves_nothing_to_start(fleet: Fleet) -> None:
