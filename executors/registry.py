@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 _GROUP: Final = "runyard.executors"
 #: Ours, as pyproject.toml registers them: a checkout that is not installed has no entry points, and reading the
 #: metadata of every installed distribution takes 60 ms, which a start with our own executors need not wait for.
-_BUILT_IN: Final = {"sequential": "executors.sequential:create", "local": "executors.local:create"}
+_BUILT_IN: Final = {
+    "sequential": "executors.sequential:create",
+    "local": "executors.local:create",
+    "dramatiq": "executors.queues.factory:create_dramatiq",
+    "celery": "executors.queues.factory:create_celery",
+}
 
 
 def names() -> list[str]:

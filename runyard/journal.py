@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from structlog.typing import Processor
 
 
@@ -39,7 +41,28 @@ def configure(level: str, *, human: bool) -> None:
     logging.captureWarnings(capture=True)
 
 
+def join_library() -> None:
+    """Write through the standard library's logging, in a process whose log belongs to somebody else."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.processors.format_exc_info,
+            _as_a_line,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
 def _for_people() -> Processor:
     return structlog.dev.ConsoleRenderer(
         colors=True, exception_formatter=structlog.dev.plain_traceback, pad_event_to=25, sort_keys=False
     )
+
+
+def _as_a_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    text = str(event.pop("event"))
+    trace = event.pop("exception", None)
+    facts = [f"{name}={value!r}" for name, value in event.items()]
+    return " ".join([text, *facts]) + (f"\n{trace}" if trace else "")

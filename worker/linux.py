@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _UCRED: Final = struct.Struct("3i")
@@ -25,6 +26,11 @@ def become_subreaper() -> None:
 def hide_memory() -> None:
     """Have no process of the same user, such as a task, look into this one: not its memory, not its environment."""
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends; more exactly, when the thread that forked it does."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _prctl(option: int, value: int) -> None:
