@@ -82,8 +82,12 @@ def key_path(home: Path) -> Path:
 
 
 def read_key(home: Path) -> str | None:
-    """Return what the key file says, None where there is none."""
-    path = key_path(home)
+    """Return what the admin key's file says, None where there is none."""
+    return read_key_file(key_path(home))
+
+
+def read_key_file(path: Path) -> str | None:
+    """Return what a key file says, None where there is none."""
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
@@ -93,8 +97,12 @@ def read_key(home: Path) -> str | None:
 
 
 def write_key(home: Path, key: str) -> None:
+    """Write the admin key's file, whole or not at all."""
+    write_key_file(key_path(home), key)
+
+
+def write_key_file(path: Path, key: str) -> None:
     """Write a new key file, whole or not at all."""
-    path = key_path(home)
     draft = path.with_suffix(".new")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:  # noqa: PTH123  # pathlib cannot make a file that was private from its first moment

@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
+from runyard import health as wellness
 from runyard import show
 from runyard.client import connect, path_of
+from runyard.exits import Exit, Stop
+from runyard.settings import ClientSettings
 from runyard.version import version as release
+from runyard.world import SystemClock
 
 app = typer.Typer()
 
@@ -36,6 +40,24 @@ def executors(*, json: AsJson = False) -> None:
         ],
         "No executor has said hello yet.",
     )
+
+
+@app.command()
+def health(*, json: AsJson = False) -> None:
+    """Say whether the services of this home are well; exit with 1 if not.
+
+    For services on this host, over files in RUNYARD_HOME: no key is needed, and a scheduler or a worker, which nobody
+    can send a request to, answers as well.
+    """
+    found = wellness.of(ClientSettings.read().home, SystemClock())
+    if json:
+        show.as_json([{"service": one.service, "wrong": list(one.wrong)} for one in found])
+    for one in found if not json else ():
+        show.say(f"{one.service}: {'; '.join(one.wrong) or 'well'}")
+    if not found:
+        raise Stop(Exit.FAILED, "No service of this home is running.", "start one, or set RUNYARD_HOME to its folder")
+    if any(one.wrong for one in found):
+        raise typer.Exit(Exit.FAILED)
 
 
 @app.command()

@@ -70,3 +70,17 @@ async def test_a_file_that_holds_something_else_is_refused_and_not_quoted(
         await admin_key.ensure(store, tmp_path, entropy)
     assert stop.value.code is Exit.HOME
     assert text not in str(stop.value)
+
+
+async def test_workers_get_a_key_of_their_own_that_survives_a_new_database(
+    store: Store, tmp_path: Path, entropy: SeededEntropy
+) -> None:
+    path = tmp_path / "worker.key"
+    await admin_key.ensure_worker_key(store, path, entropy)
+    await admin_key.ensure_worker_key(store, path, entropy)
+    key = admin_key.parse(path.read_text(), path)
+    record = await store.read(keys.get, key.key_id)
+    assert record is not None
+    assert (record.secret_hash, list(record.scopes), record.name) == (key.secret_hash, ["work"], "worker.key")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_key(tmp_path) is None
