@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dag.world import Clock, Entropy
     from executors.base import Door, Executor, LaunchResult, Observation
     from executors.conformance.harness import Harness, Hooks
-    from executors.conformance.metastore import Metastore, Row
+    from executors.conformance.metastore import Metastore, Row, Switches
     from worker.protocol import StopReason, TaskBody
 
 _BODY: Final[dict[str, Any]] = {
@@ -54,6 +54,8 @@ class Bench:
         #: The same harness; a scenario uses what it said it needs.
         self.hooks = cast("Hooks", harness)
         self.metastore: Metastore = metastore_of(harness)
+        #: The same metastore, likewise.
+        self.switches = cast("Switches", self.metastore)
         self.context = _Context(self.metastore)
         self.executor: Executor
         #: Whether a scheduler looks after placements.

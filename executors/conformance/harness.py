@@ -104,11 +104,11 @@ class Hooks(Protocol):
         """Have the medium lose every message it holds, of every kind."""
         ...
 
-    async def partition_infra(self, on: bool) -> None:  # noqa: FBT001  a switch
+    async def partition_infra(self, on: bool) -> None:  # noqa: FBT001  on or off is all it says
         """Cut the medium off from the scheduler's side and the workers, or mend it."""
         ...
 
-    async def throttle_infra(self, on: bool) -> None:  # noqa: FBT001  a switch
+    async def throttle_infra(self, on: bool) -> None:  # noqa: FBT001  on or off is all it says
         """Have the medium refuse new messages for want of memory or quota, or take them again."""
         ...
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections import Counter
+    from datetime import timedelta
 
     from dag.ids import AttemptId
     from dag.world import Clock, Entropy
@@ -115,4 +116,24 @@ class Metastore(Protocol):
 
     def secrets(self) -> list[str]:
         """Return what must be in no argv, no log and no environment: tickets, keys."""
+        ...
+
+
+class Switches(Protocol):
+    """What only a metastore behind a real API has: ways to break the network, the API and its clock."""
+
+    def partition(self, state: Literal["open", "refuses", "hangs"]) -> None:
+        """Cut workers off from the API, which goes on without them, or mend it (``open``)."""
+        ...
+
+    async def outage(self, on: bool) -> None:  # noqa: FBT001  on or off is all it says
+        """Have no API at all, or have it again."""
+        ...
+
+    def skew(self, by: timedelta) -> None:
+        """Have the service's clock be wrong, beside those of its workers."""
+        ...
+
+    async def have_lease(self, lease: timedelta) -> None:
+        """Give workers leases of that length from now on; a little less is what they are told."""
         ...

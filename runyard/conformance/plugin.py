@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    import asyncio
+    from collections.abc import Callable, Coroutine, Generator, Iterator
 
     from executors.conformance import Harness, Scenario
 
@@ -98,9 +99,11 @@ class _Run:
 
     @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
+        """End what the harnesses of this process share: *teardown* of what makes them, a coroutine function."""
         teardown = getattr(self._factory, "teardown", None)
         if teardown is not None:
-            teardown()
+            LOOP.run(teardown())
+        LOOP.close()
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -195,17 +198,39 @@ class _Check(pytest.Item):
 
 
 def check(scenario: Scenario, harness: Harness) -> None:
-    """Run one scenario as a test: on the event loop that the service has; skipped where it does not apply."""
-    import asyncio  # noqa: PLC0415  # as all of these: not before somebody asks for it
-
-    import uvloop  # noqa: PLC0415
-
-    from executors.conformance import NotApplicable  # noqa: PLC0415
+    """Run one scenario as a test; skipped where it does not apply."""
+    from executors.conformance import NotApplicable  # noqa: PLC0415  # it is there already
 
     if missing := scenario.missing(harness):
         pytest.skip(f"{_NOT_APPLICABLE}there is no {', '.join(missing)}")
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(scenario.run(harness))
+        LOOP.run(scenario.run(harness))
     except NotApplicable as why:
         pytest.skip(f"{_NOT_APPLICABLE}{why}")
+
+
+class _Loop:
+    """One event loop for all scenarios of this process, of the kind that the service runs on.
+
+    So what takes long to start, a broker or an API, can be there for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        if self._runner is None:
+            import asyncio  # noqa: PLC0415  # not before somebody asks for it
+
+            import uvloop  # noqa: PLC0415  # as above
+
+            self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        return self._runner.run(work)
+
+    def close(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+
+LOOP: Final = _Loop()

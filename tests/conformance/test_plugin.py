@@ -21,7 +21,7 @@ class Good(LocalHarness):
         super().__init__("local", 4, folder)
 
     @staticmethod
-    def teardown():
+    async def teardown():
         print("TORN DOWN")
 
 
