@@ -312,7 +312,9 @@ def _queue(tx: Tx, granted: Sequence[tuple[Outlet, Any]], turns: dict[int, Turn]
         (queued if body is None else started).append(row.id)
         new.append(_attempt(tx, turn, row, outlet, attempt_id, boot_id))
         to = step(TASK_STEPS, TaskState(row.state), TaskStep.QUEUE)
-        turn.task_event(row, to, actor=actor, try_number=fence, attempt_id=attempt_id)
+        # The limit stands in the log, so that whoever reads only that can tell whether it was ever overshot.
+        data = {"slots": outlet.slots_key}
+        turn.task_event(row, to, actor=actor, try_number=fence, attempt_id=attempt_id, data=data)
         if body is not None:
             on = step(TASK_STEPS, to, TaskStep.START)
             turn.task_event(row, on, actor="supervisor", from_state=to, try_number=fence, attempt_id=attempt_id)
