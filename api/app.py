@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI
@@ -9,29 +10,49 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
+from api.attempts import Attempts
 from api.auth import Authenticator
+from api.credentials import Tickets
 from api.dependencies import Services
+from api.heartbeats import Heartbeats
+from api.logwriter import LogWriter
 from api.metrics import Meters
 from api.middleware import Envelope
 from api.openapi import DESCRIPTION, Document
 from api.parameters import ParameterSchemas
+from api.presence import Presence
 from api.problems import on_error, on_refused
 from api.readiness import Readiness
-from api.routers import dags, docs, events, executors, health, keys, logs, runs, tasks
+from api.routers import (
+    dags,
+    docs,
+    events,
+    executors,
+    health,
+    keys,
+    logs,
+    runs,
+    tasks,
+    worker,
+    worker_attempts,
+    workers,
+)
 from api.routing import nowhere
 from api.stream import Streams
 from api.validation import on_invalid
 from dag.errors import RunyardError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Sequence
 
+    from api.readiness import Placer
     from api.settings import ApiSettings
     from dag.world import Clock, Entropy
+    from executors.base import Door
     from metastore.store import Store
 
 #: In the order of the documentation.
-ROUTERS: Final = (dags, runs, tasks, logs, events, executors, keys, health, docs)
+ROUTERS: Final = (dags, runs, tasks, logs, events, executors, workers, keys, worker, worker_attempts, health, docs)
 
 
 def create_app(
@@ -42,13 +63,14 @@ def create_app(
     settings: ApiSettings,
     version: str = "0.1.0",
     registry: CollectorRegistry | None = None,
-    probes: Mapping[str, Callable[[], bool]] | None = None,
+    active: Sequence[Placer] = (),
+    door: Door | None = None,
 ) -> FastAPI:
     """Return the API over *store*.
 
-    *registry* is where its measurements go and what ``/metrics`` shows.  *probes* say, by name, whether a part of the
-    service is well; ``/health/ready`` calls them, they must be cheap.  Call :func:`stop_streams` before the server
-    stops.
+    *registry* is where its measurements go and what ``/metrics`` shows.  *active* are the executors of this process;
+    ``/health/ready`` looks at them.  Workers start and end attempts through *door*; without one they are told to come
+    later.  Call :func:`stop_streams` before the server stops.
     """
     registry = CollectorRegistry() if registry is None else registry
     app = FastAPI(
@@ -59,6 +81,7 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        lifespan=_serving,
         # The routes themselves, not copies: what a route declares is what is asked of its callers.
         routes=[route for module in ROUTERS for route in module.router.routes],
         exception_handlers={
@@ -69,10 +92,12 @@ def create_app(
     )
     app.router.default = nowhere
     app.openapi = Document(app)  # type: ignore[method-assign]  # FastAPI's own way to say it
-    app.add_middleware(Envelope, settings=settings, clock=clock, entropy=entropy, meters=Meters(registry))
+    meters = Meters(registry)
+    app.add_middleware(Envelope, settings=settings, clock=clock, entropy=entropy, meters=meters)
     authenticator = Authenticator(store, clock)
     app.state.authenticator = authenticator
-    app.state.readiness = Readiness(store, clock, settings.log_dir, probes or {})
+    app.state.tickets = Tickets(store)
+    app.state.readiness = Readiness(store, clock, settings.log_dir, active)
     app.state.services = Services(
         store=store,
         clock=clock,
@@ -82,11 +107,30 @@ def create_app(
         authenticator=authenticator,
         streams=Streams(settings, clock, authenticator),
         parameters=ParameterSchemas(store),
+        meters=meters,
+        door=door,
+        heartbeats=Heartbeats(store, clock, settings, registry),
+        attempts=Attempts(store, clock),
+        logs=LogWriter(settings.log_dir),
     )
     return app
 
 
+@asynccontextmanager
+async def _serving(app: FastAPI) -> AsyncIterator[None]:
+    """Say that an API serves for as long as this one does."""
+    services: Services = app.state.services
+    presence = Presence(services.store)
+    await presence.start()
+    try:
+        yield
+    finally:
+        await presence.stop()
+        services.logs.close()
+
+
 def stop_streams(app: FastAPI) -> None:
-    """End every stream, followed log and wait: a server that stops waits for its answers to end."""
+    """End every stream, followed log and wait, heartbeats' too: a server that stops waits for its answers to end."""
     services: Services = app.state.services
     services.streams.stop()
+    services.heartbeats.stop()

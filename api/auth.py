@@ -43,7 +43,8 @@ BELIEVED: Final = 0.5
 TOUCHED: Final = timedelta(minutes=1)
 #: How many looked-up keys are remembered.
 _REMEMBERED: Final = 4096
-_KEY: Final = re.compile(r"(runyard_([a-z2-7]{16})_([a-z2-7]{52}))_([0-9a-f]{8})", re.ASCII)
+#: What a key looks like.
+KEY_FORM: Final = re.compile(r"(runyard_([a-z2-7]{16})_([a-z2-7]{52}))_([0-9a-f]{8})", re.ASCII)
 
 
 class Scope(StrEnum):
@@ -57,6 +58,8 @@ class Scope(StrEnum):
     TRIGGER = "trigger"
     #: Put, patch and delete DAGs, which is to say what commands run; choose an older version for a run.
     DEFINE = "define"
+    #: Register workers, which is to say see what tasks are given and tell how they ended.
+    WORK = "work"
     #: Everything, and the keys themselves.
     ADMIN = "admin"
 
@@ -69,6 +72,8 @@ class Caller:
     scopes: frozenset[str]
     #: The caller knows only DAGs whose id starts with this; None: all.
     dag_prefix: str | None
+    #: The queues that a worker of this caller may serve; None: all.
+    queues: tuple[str, ...] | None
     #: The secret part of its key: what its cursors and its new keys are derived from; never stored.
     secret: bytes = field(repr=False)
 
@@ -90,6 +95,11 @@ class Caller:
         """Raise :exc:`~dag.errors.Forbidden` for a key that is limited to a DAG prefix."""
         if self.dag_prefix is not None:
             raise Forbidden(f"{reason} concerns the whole installation; your key is limited to {self.dag_prefix!r}.")
+
+    def serves(self, queues: Iterable[str]) -> None:
+        """Raise :exc:`~dag.errors.Forbidden` for a queue that a worker of this caller may not serve."""
+        if self.queues is not None and (others := sorted(set(queues) - set(self.queues))):
+            raise Forbidden(f"Your key is for the queues {', '.join(self.queues)}, not for {', '.join(others)}.")
 
     def sees(self, dag_id: str) -> None:
         """Raise :exc:`~dag.errors.NotFound` for a DAG that this caller may not know of."""
@@ -165,7 +175,7 @@ class Authenticator:
         if len(given) > 1:
             raise _unauthenticated("There is more than one Authorization header.")
         scheme, _, text = given[0].partition(" ")
-        found = _KEY.fullmatch(text) if scheme.lower() == "bearer" else None
+        found = KEY_FORM.fullmatch(text) if scheme.lower() == "bearer" else None
         if found is None or f"{zlib.crc32(found[1].encode()):08x}" != found[4]:
             raise _unauthenticated("The Authorization header has no well-formed key: Bearer runyard_….")
         caller = await self._check(found[2], found[3].encode())
@@ -187,7 +197,8 @@ class Authenticator:
         if belief.caller is None or not hmac.compare_digest(belief.caller.secret, secret):
             if not hmac.compare_digest(_hash(secret), record.secret_hash):
                 return None
-            belief.caller = Caller(key_id, frozenset(record.scopes), record.dag_prefix, secret)
+            queues = None if record.queues is None else tuple(record.queues)
+            belief.caller = Caller(key_id, frozenset(record.scopes), record.dag_prefix, queues, secret)
         now = self._clock.now()
         if record.revoked_at is not None or (record.expires_at is not None and record.expires_at <= now):
             return None

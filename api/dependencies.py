@@ -16,11 +16,16 @@ from dag.ids import OTHER_ID_PATTERN, TASK_ID_PATTERN, is_id, is_task_id
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from api.attempts import Attempts
     from api.auth import Authenticator
+    from api.heartbeats import Heartbeats
+    from api.logwriter import LogWriter
+    from api.metrics import Meters
     from api.parameters import ParameterSchemas
     from api.settings import ApiSettings
     from api.stream import Streams
     from dag.world import Clock, Entropy
+    from executors.base import Door
     from metastore.store import Store
 
 #: What fits into an integer column.
@@ -39,6 +44,12 @@ class Services:
     authenticator: Authenticator
     streams: Streams
     parameters: ParameterSchemas
+    meters: Meters
+    #: What workers' starts and ends go through; None: this API takes no workers.
+    door: Door | None
+    heartbeats: Heartbeats
+    attempts: Attempts
+    logs: LogWriter
 
 
 async def _services(request: Request) -> Services:

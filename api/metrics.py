@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
     from datetime import datetime
 
     from metastore.queries.stats import Depth, Stats
@@ -34,6 +34,14 @@ class Meters:
             buckets=_BUCKETS,
             registry=registry,
         )
+
+        self._registered = Counter(
+            "runyard_worker_registrations_total", "Registrations of workers.", ("executor",), registry=registry
+        )
+
+    def registered(self, executor: str, known: Container[str]) -> None:
+        """Note that a worker registered; executors that nobody configured share a series."""
+        self._registered.labels(executor if executor in known else "other").inc()
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Note one request; *status* 0 is a client that went away before an answer."""

@@ -9,8 +9,10 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from api import problems
+from api.credentials import Credential
 from api.routing import PUBLIC, Route
 from api.schemas.base import Problem
+from api.schemas.worker import ATTEMPT_ID, WORKER_ID
 from dag import spec
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ Runyard runs workflows that other systems drive over HTTP: put a DAG, trigger a 
 result.
 
 **Keys.** Every call but a few that show nothing needs an API key: `Authorization: Bearer runyard_…`. A key has scopes:
-`read`, `logs`, `trigger`, `define`, and `admin`, which has them all; of the others none implies another. It may be
-limited to DAGs whose id begins with a prefix; for such a key other DAGs do not exist.
+`read`, `logs`, `trigger`, `define`, `work`, and `admin`, which has them all; of the others none implies another. It may
+be limited to DAGs whose id begins with a prefix; for such a key other DAGs do not exist.
 
 **Repeating.** Every change takes an `Idempotency-Key`. After a timeout or a lost connection send the same request with
 the same key: it has one effect, and the first answer comes again. A 2xx says that the change is durable. A request that
@@ -45,6 +47,11 @@ DAGs have an `ETag`: send it as `If-Match`, and nobody's change in between gets 
 **Limits.** A body has at most 1 MiB and 64 levels, a DAG 10,000 tasks and 50,000 edges, params 256 KiB, a page 1,000
 items. Fields and query parameters that are not known are refused, never ignored.
 """
+PROTOCOL_TEXT: Final = """\
+For programs that execute tasks: a worker can be written in any language. It registers with a key of the scope `work`,
+takes offers from a broker, starts each attempt with the ticket of its offer, beats, sends the log, and tells how it
+ended. Every call can be repeated.
+"""
 TAGS: Final = (
     ("DAGs", "Define what is to be done: documents, versions, pausing."),
     ("Runs", "Trigger what is defined, look at it, stop it, run parts of it again."),
@@ -52,20 +59,37 @@ TAGS: Final = (
     ("Logs", "What tasks wrote, while they write it."),
     ("Events", "Everything that happens in a run, as it happens."),
     ("Executors", "What executes tasks, and how much of it is free."),
+    ("Workers", "The machines that execute tasks, and how they are."),
     ("API keys", "Who may do what."),
+    ("Worker protocol", PROTOCOL_TEXT),
     ("Operation", "Health, measurements, documentation."),
 )
 _BEARER: Final = "key"
+#: How each kind of credential is called in the document, and what it is.
+_SCHEMES: Final = {
+    Credential.TOKEN: ("workerToken", "The token that the worker chose when it registered."),
+    Credential.TICKET: ("ticket", "The ticket that came with the offer of the attempt: `rt1.…`."),
+    Credential.KEY: ("attemptKey", "The key that the supervisor chose when it started the attempt."),
+}
 #: What paths are shown with: the DAG, the run and the task of the examples.
-_EXAMPLES: Final = {"dag_id": "dice", "run_id": "monday", "task_id": "roll", "version": 1, "key_id": "c5hw3zrkqk6q7m2a"}
+_EXAMPLES: Final = {
+    "dag_id": "dice",
+    "run_id": "monday",
+    "task_id": "roll",
+    "version": 1,
+    "key_id": "c5hw3zrkqk6q7m2a",
+    "worker_id": WORKER_ID,
+    "attempt_id": ATTEMPT_ID,
+}
 _STATUS: Final = {
     400: "The body cannot be read.",
-    401: "There is no valid API key.",
+    401: "The credential is missing, not valid, or of another kind.",
     403: "The key lacks a right, or another website sends this.",
     404: "There is nothing of that name, or the key does not cover it.",
     409: "It clashes with what is there now.",
+    410: "It is over for the caller for good.",
     412: "A precondition does not hold.",
-    413: "The body has more than 1 MiB.",
+    413: "The body is longer than this call takes.",
     415: "The body is of another type than this call reads.",
     422: "The request is not acceptable; `errors` has everything that is wrong.",
     429: "Too many open streams of this key.",
@@ -113,10 +137,15 @@ def _make(app: FastAPI) -> dict[str, Any]:
         [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
     )
     schemas |= defined["$defs"]
+    read = sorted({r.call.reads for r in routes if r.call.reads is not None}, key=lambda model: model.__name__)
+    _, defined = models_json_schema(
+        [(model, "validation") for model in read], ref_template="#/components/schemas/{model}"
+    )
+    schemas |= defined.get("$defs", {})
     schemas["DagDocument"] = _inline(spec.json_schema(), schemas)
     document["components"]["securitySchemes"] = {
         _BEARER: {"type": "http", "scheme": "bearer", "description": "An API key: `runyard_…`."}
-    }
+    } | {name: {"type": "http", "scheme": "bearer", "description": says} for name, says in _SCHEMES.values()}
     document["security"] = [{_BEARER: []}]
     document["x-problems"] = [
         {"code": k.code, "status": k.status, "title": k.title, "retryable": k.retryable, "hint": k.hint}
@@ -149,6 +178,11 @@ def _describe(operation: dict[str, Any], call: Call) -> None:
     if call.needs == PUBLIC:
         operation["security"] = []
         operation["x-runyard-scope"] = None
+    elif isinstance(call.needs, Credential):
+        operation["security"] = [{_SCHEMES[call.needs][0]: []}]
+        operation["x-runyard-scope"] = None
+        operation["x-runyard-credential"] = str(call.needs)
+        operation["description"] = f"{operation.get('description', '')}\n\nNeeds {call.needs.named}."
     else:
         operation["x-runyard-scope"] = str(call.needs)
         operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{call.needs}`."
@@ -160,6 +194,9 @@ def _describe(operation: dict[str, Any], call: Call) -> None:
             parameter["name"] = parameter["name"].title().replace("-Id", "-ID")
     if call.body is not None:
         operation["requestBody"] = call.body
+    elif call.reads is not None:
+        schema = {"$ref": f"#/components/schemas/{call.reads.__name__}"}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     answers = {str(call.gives[0]): _answer(call)}
     for status, says in call.also.items():
         answers[str(status)] = {"description": says} | ({} if status == 304 else {"content": _content(call)})  # noqa: PLR2004  # the status is the fact

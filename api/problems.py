@@ -77,6 +77,14 @@ BY_ERROR: Final[dict[type[errors.RunyardError], Kind]] = {
     errors.Forbidden: Kind(
         403, "forbidden", "Your key may not do this", hint="Use a key with the scope that this call needs: see /docs."
     ),
+    errors.BadCredential: Kind(
+        401,
+        "bad_credential",
+        "The credential is not the one that this call needs",
+        hint="API keys open /api/v1 and the registration of workers; a ticket opens the start of its attempt, an "
+        "attempt key what belongs to its attempt, a worker token what belongs to its worker.",
+    ),
+    errors.Gone: Kind(410, "gone", "It is over for good", hint="Do not ask again: nothing will change it."),
     errors.Unavailable: Kind(
         503, "unavailable", "Not possible at the moment", retryable=True, hint="Send the same request again soon."
     ),
@@ -138,6 +146,50 @@ LOG_NOT_HERE: Final = Kind(
     "The log is not in this API's log store",
     hint="RUNYARD_LOG_STORE must be one folder that the API and all schedulers share; or somebody removed the log.",
 )
+BAD_CREDENTIAL: Final = BY_ERROR[errors.BadCredential]
+WORKER_UNKNOWN: Final = Kind(
+    404, "worker_unknown", "There is no such worker", hint="Register: POST /worker/v1/workers, with a fresh boot_id."
+)
+WORKER_PROTOCOL: Final = Kind(
+    409,
+    "worker_protocol",
+    "Worker and service speak different protocols",
+    hint="Run the same release of Runyard on both sides; the service goes first.",
+)
+WORKER_SUPERSEDED: Final = Kind(
+    410,
+    "worker_superseded",
+    "A newer process of this worker has registered",
+    hint="Kill every task of this process and end it: its attempts were given up.",
+)
+ATTEMPT_CONFLICT: Final = Kind(
+    409,
+    "attempt_conflict",
+    "Another supervisor has started the attempt",
+    hint="Leave the attempt alone: acknowledge its message, run nothing.",
+)
+ATTEMPT_GONE: Final = Kind(
+    410,
+    "attempt_gone",
+    "The attempt is over for you",
+    hint="Kill what runs of it, acknowledge its message, run nothing of it again; its log may still be sent.",
+)
+LOG_GAP: Final = Kind(
+    409,
+    "log_gap",
+    "Bytes of the log are missing before these",
+    hint="Send the log from next_offset on; what is there already is ignored when it comes again.",
+)
+LOG_TOO_LONG: Final = Kind(
+    413, "log_too_long", "The log is longer than a log may be", hint="Drop what is beyond, and count it in log_dropped."
+)
+LOG_STORE_AWAY: Final = Kind(
+    503,
+    "log_store_away",
+    "The log cannot be written at the moment",
+    retryable=True,
+    hint="Keep the bytes and send them again later; whoever runs the service finds the cause in its log.",
+)
 BUSY: Final = BY_ERROR[errors.Unavailable]
 INTERNAL: Final = Kind(
     500,
@@ -157,6 +209,14 @@ ALL: Final = (
     ROUTE_NOT_FOUND,
     NO_ATTEMPT,
     LOG_NOT_HERE,
+    WORKER_UNKNOWN,
+    WORKER_PROTOCOL,
+    WORKER_SUPERSEDED,
+    ATTEMPT_CONFLICT,
+    ATTEMPT_GONE,
+    LOG_GAP,
+    LOG_TOO_LONG,
+    LOG_STORE_AWAY,
     METHOD_NOT_ALLOWED,
     PRECONDITION_FAILED,
     BODY_TOO_LARGE,
@@ -166,6 +226,10 @@ ALL: Final = (
     TOO_MANY_STREAMS,
     INTERNAL,
 )
+
+
+#: Ends that have a name of their own, by :attr:`dag.errors.Gone.code`.
+_GONE: Final = {kind.code: kind for kind in (WORKER_SUPERSEDED, ATTEMPT_GONE)}
 
 
 class Refused(HTTPException):
@@ -182,11 +246,13 @@ class Refused(HTTPException):
         headers: Mapping[str, str] | None = None,
         problems: Sequence[errors.Problem] = (),
         hint: str = "",
+        next_offset: int | None = None,
     ) -> None:
         super().__init__(kind.status, detail, dict(headers) if headers else None)
         self.kind = kind
         self.problems = tuple(problems)
         self.hint = hint
+        self.next_offset = next_offset
 
 
 def kind_of(error: type[errors.RunyardError]) -> Kind:
@@ -205,6 +271,7 @@ def respond(
     headers: Mapping[str, str] | None = None,
     problems: Sequence[errors.Problem] = (),
     hint: str = "",
+    next_offset: int | None = None,
 ) -> Response:
     """Return a problem document."""
     document: dict[str, Any] = {
@@ -223,6 +290,8 @@ def respond(
             {"pointer": p.pointer, "code": p.code, "message": p.message, **({"hint": p.hint} if p.hint else {})}
             for p in problems
         ]
+    if next_offset is not None:
+        document["next_offset"] = next_offset
     return Response(
         json.dumps(document, ensure_ascii=False, separators=(",", ":")),
         kind.status,
@@ -243,6 +312,7 @@ async def on_refused(request: Request, refused: Exception) -> Response:
                 headers=refused.headers,
                 problems=refused.problems,
                 hint=refused.hint,
+                next_offset=refused.next_offset,
             )
         case HTTPException(status_code=404):
             return respond(request_id, ROUTE_NOT_FOUND, "There is nothing at this path.")
@@ -277,13 +347,21 @@ async def on_error(request: Request, error: Exception) -> Response:
     kind = kind_of(type(error))
     if kind is INTERNAL:
         raise error
+    if isinstance(error, errors.Gone):
+        kind = _GONE.get(error.code, kind)
     return respond(
         request.state.request_id,
         kind,
         _detail(error),
-        headers={"Retry-After": "1"} if kind.status == BUSY.status else None,
+        headers=_HEADERS.get(kind.status),
         problems=error.problems if isinstance(error, errors.Invalid) else (),
     )
+
+
+_HEADERS: Final = {
+    BUSY.status: {"Retry-After": "1"},
+    BAD_CREDENTIAL.status: {"WWW-Authenticate": 'Bearer realm="runyard worker"'},
+}
 
 
 def _detail(error: errors.RunyardError) -> str:

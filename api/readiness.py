@@ -1,20 +1,29 @@
-"""Whether the service is ready; remembered for a moment, because anybody may ask as often as they like."""
+"""Whether the service is ready; remembered for a moment, because anybody may ask as often as they like.
+
+Ready means: send requests here.  An executor that is down is no reason against it: what is triggered is accepted and
+waits, everything else works.  Above all a broker that is down must not take the API away from the workers, who could
+neither renew their leases nor tell how tasks ended, and would kill what still runs.  So executors count only where no
+worker depends on this API, and only when all of them are down: then this service can do nothing with what is sent.
+What each of them is like is told by ``GET /api/v1/executors``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from executors.base import HealthStatus
 from metastore.queries import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dag.world import Clock
+    from executors.base import Health
     from metastore.store import Store
 
 log = structlog.get_logger(__name__)
@@ -26,14 +35,26 @@ _DOUBTED: Final = 0.05
 _PATIENCE: Final = 2.0
 
 
-class Readiness:
-    """Asks the metastore and the probes, at most once a second while all is well."""
+class Placer(Protocol):
+    """What is looked at of an executor."""
 
-    def __init__(self, store: Store, clock: Clock, log_dir: Path, probes: Mapping[str, Callable[[], bool]]) -> None:
+    name: str
+    by_queue: bool
+
+    def health(self) -> Health:
+        """How it is, from what is known already."""
+        ...
+
+
+class Readiness:
+    """Asks the metastore, the log store and the executors, at most once a second while all is well."""
+
+    def __init__(self, store: Store, clock: Clock, log_dir: Path, active: Sequence[Placer]) -> None:
         self._store = store
         self._log_dir = log_dir
         self._clock = clock
-        self._probes = probes
+        self._active = active
+        self._down: list[str] = []
         self._looked: asyncio.Task[bool] | None = None
         self._at = 0.0
         self._was = True
@@ -48,7 +69,7 @@ class Readiness:
         return await asyncio.shield(self._looked)
 
     async def _look(self) -> bool:
-        unwell = [name for name, well in self._probes.items() if not well()]
+        unwell = self._executors_down()
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._store.read(keys.get, "")
@@ -66,3 +87,12 @@ class Readiness:
             log.warning("not ready", because=unwell)
         self._was = not unwell
         return not unwell
+
+    def _executors_down(self) -> list[str]:
+        """Return the executors that are down, where that is a reason."""
+        down = [f"executor {one.name}" for one in self._active if one.health().status is HealthStatus.DOWN]
+        if down and down != self._down:
+            log.warning("executors down", executors=down)
+        self._down = down
+        served = any(one.by_queue for one in self._active)
+        return down if len(down) == len(self._active) and not served else []

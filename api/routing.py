@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.websockets import WebSocketClose
 
 from api.auth import Scope
+from api.credentials import Credential, hash_of, shown
 from api.problems import BODY_MALFORMED, BODY_TOO_LARGE, INVALID, UNSUPPORTED_MEDIA, Refused
 from dag import document
 from dag.errors import DocumentInvalid, Problem
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope as Asgi
 
     from api.auth import Authenticator, Caller
+    from api.credentials import Tickets
 
 #: Anybody may call it; the test of the route table has the literal list.
 PUBLIC: Final = "public"
@@ -44,6 +46,8 @@ _MALFORMED: Final = frozenset({"not_json", "not_yaml", "not_utf8", "empty_docume
 #: Longer bodies are parsed beside the event loop.
 _LONG: Final = 16 * 1024
 
+#: What a call asks of its caller: an API key with a scope, a credential of a worker, or nothing.
+Need = Scope | Credential | Literal["public"]
 Endpoint = TypeVar("Endpoint", bound="Callable[..., Awaitable[Response]]")
 
 
@@ -52,11 +56,12 @@ class BoundedRequest(Request):
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
+            most = self.scope["route"].call.most
             whole = bytearray()
             async for chunk in self.stream():
                 whole += chunk
-                if len(whole) > document.MAX_BYTES:
-                    raise too_large()
+                if len(whole) > most:
+                    raise too_large(most)
             self._body = bytes(whole)
         return self._body
 
@@ -65,8 +70,8 @@ class BoundedRequest(Request):
         return await asyncio.to_thread(parse, raw, "json") if len(raw) > _LONG else parse(raw, "json")
 
 
-def too_large() -> Refused:
-    return Refused(BODY_TOO_LARGE, f"A body may have {document.MAX_BYTES:,} bytes.")
+def too_large(most: int) -> Refused:
+    return Refused(BODY_TOO_LARGE, f"A body may have {most:,} bytes.")
 
 
 def parse(raw: bytes, media: Literal["json", "yaml"]) -> dict[str, Any]:
@@ -83,9 +88,13 @@ def parse(raw: bytes, media: Literal["json", "yaml"]) -> dict[str, Any]:
 class Call:
     """What a call declares: who may make it, what it reads, what it answers."""
 
-    needs: Scope | Literal["public"]
+    needs: Need
     #: The media types of its body.
     media: tuple[str, ...] = _JSON
+    #: The most bytes that its body may have.
+    most: int = document.MAX_BYTES
+    #: The model of a JSON body that the endpoint reads itself (:func:`api.reading.read`).
+    reads: type[BaseModel] | None = None
     #: The status and the model of its answer; a text is the media type of an answer without a model.
     gives: tuple[int, type[BaseModel] | str | None]
     #: The media type of the stream it can answer instead.
@@ -108,12 +117,12 @@ class Route(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         call = (self.openapi_extra or {}).pop(_CALL, None)
-        if not isinstance(call, Call) or (call.needs != PUBLIC and call.needs not in set(Scope)):
+        if not isinstance(call, Call) or not (call.needs == PUBLIC or isinstance(call.needs, Scope | Credential)):
             msg = f"{sorted(self.methods or ())} {path} does not declare who may call it"
             raise TypeError(msg)
         self.call: Final = call
         self.answers: Final = frozenset(self.methods or ())
-        self.needs: Final = None if call.needs == PUBLIC else Scope(call.needs)
+        self.needs: Final = None if call.needs == PUBLIC else call.needs
         self.media: Final = call.media
         #: The names of its query parameters, and whether each may be given several times.
         self._query: Final = _query_parameters(self)
@@ -125,7 +134,9 @@ class Route(APIRoute):
         if method not in self.answers:
             await authenticate(request)
             raise HTTPException(status_code=405)
-        if self.needs is not None:
+        if isinstance(self.needs, Credential):
+            await _recognise(request, self.needs)
+        elif self.needs is not None:
             caller = await authenticate(request)
             caller.require(self.needs)
         if method not in _SAFE:
@@ -203,9 +214,11 @@ class Router(APIRouter):
         method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"],
         path: str,
         *,
-        needs: Scope | Literal["public"],
+        needs: Need,
         gives: tuple[int, type[BaseModel] | str | None],
         summary: str,
+        reads: type[BaseModel] | None = None,
+        most: int = document.MAX_BYTES,
         fails: tuple[int, ...] = (),
         also: dict[int, str] | None = None,
         example: Any = None,
@@ -222,6 +235,8 @@ class Router(APIRouter):
         call = Call(
             needs=needs,
             media=media,
+            most=most,
+            reads=reads,
             gives=gives,
             example=example,
             also=also or {},
@@ -283,6 +298,16 @@ async def authenticate(request: Request) -> Caller:
         authenticator: Authenticator = request.app.state.authenticator
         caller = state.caller = await authenticator.caller(request.headers)
     return caller
+
+
+async def _recognise(request: Request, wanted: Credential) -> None:
+    """Keep the hash of the credential that was shown; a ticket is checked at once, it says all by itself."""
+    text = shown(request.headers, wanted)
+    if wanted is Credential.TICKET:
+        tickets: Tickets = request.app.state.tickets
+        await tickets.check(request.path_params["attempt_id"], text)
+    else:
+        request.state.shown = hash_of(text)
 
 
 async def nowhere(scope: Asgi, receive: Receive, send: Send) -> None:

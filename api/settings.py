@@ -30,5 +30,22 @@ class ApiSettings:
     heartbeat: timedelta = timedelta(seconds=15)
     #: A stream ends after this long; the client resumes with ``Last-Event-ID``.
     stream_age: timedelta = timedelta(hours=1)
+    #: How long a worker's attempts stay its own without a heartbeat, and how often it is asked for one.
+    worker_lease: timedelta = timedelta(seconds=90)
+    worker_heartbeat: timedelta = timedelta(seconds=10)
     #: A reader that takes nothing for this long is dropped.
     reader_patience: timedelta = timedelta(seconds=30)
+
+    @property
+    def told_lease(self) -> float:
+        """Seconds after which a worker that hears nothing must have killed its tasks: sooner than others take them.
+
+        What lies between is for clocks that run differently, and for the kills themselves.
+        """
+        lease = self.worker_lease.total_seconds()
+        return lease - max(1.0, lease / 10)
+
+    @property
+    def told_heartbeat(self) -> float:
+        """Seconds between two heartbeats: several of them fit into a lease."""
+        return min(self.worker_heartbeat.total_seconds(), self.told_lease / 4)

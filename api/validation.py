@@ -48,7 +48,18 @@ _SENTENCES: Final = {
     "literal_error": ("unknown_value", "{name}: {given} is not one of {expected}."),
 }
 #: The kinds that our own validators raise; they write their own sentences.
-OURS: Final = frozenset({"instant", "invalid_id", "admin_prefix", "nothing_to_change", "bad_filter", "nul_character"})
+OURS: Final = frozenset(
+    {
+        "instant",
+        "invalid_id",
+        "admin_prefix",
+        "work_prefix",
+        "queues_without_work",
+        "nothing_to_change",
+        "bad_filter",
+        "nul_character",
+    }
+)
 _MARKS: Final = frozenset({"[key]"})
 
 

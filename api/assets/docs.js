@@ -126,7 +126,8 @@ const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
 function curl(verb, path, operation, body) {
   const address = location.origin + path;
   const lines = [`curl${verb === "get" ? "" : ` -X ${verb.toUpperCase()}`} ${/[^\w:/.~+-]/.test(address) ? quoted(address) : address}`];
-  if (operation["x-runyard-scope"]) lines.push(`-H "Authorization: Bearer $RUNYARD_API_KEY"`);
+  const shown = operation["x-runyard-credential"];
+  if (operation["x-runyard-scope"] || shown) lines.push(`-H "Authorization: Bearer $${shown ? shown.toUpperCase() : "RUNYARD_API_KEY"}"`);
   if (body !== null) {
     lines.push(`-H 'Content-Type: application/json'`);
     lines.push(`-d ${quoted(body)}`);
@@ -217,13 +218,14 @@ function call(verb, path, operation) {
   const media = Object.values(answer.content || {})[0];
   const ref = media && media.schema && media.schema.$ref;
   const scope = operation["x-runyard-scope"];
-  const text = (operation.description || "").replace(/\n\nNeeds the scope `\w+`\.$/, "");
+  const shown = operation["x-runyard-credential"];
+  const text = (operation.description || "").replace(/\n\nNeeds (the scope `\w+`|an? [a-z ]+)\.$/, "");
   return h("section.op", { id: operation.operationId, "data-words": `${verb} ${path} ${operation.summary} ${text}`.toLowerCase() },
     h("div", null,
       h("h3", null, h("a", { href: `#${operation.operationId}` }, operation.summary)),
       h("p.route", null, h(`span.verb.${verb}`, null, verb.toUpperCase()),
         h("span", null, path.split(/(\{\w+\})/).map((part) => part.startsWith("{") ? h("b", null, part) : part)),
-        h("span.scope", null, scope ? `scope: ${scope}` : "no key needed")),
+        h("span.scope", null, scope ? `scope: ${scope}` : shown ? shown.replace("_", " ") : "no key needed")),
       h("div.text", null, prose(text)),
       listed("Path", ordered), listed("Query", by("query")), listed("Headers", by("header")),
       body && Object.keys(body.schema.properties || {}).length > 0 && [h("h5", null, "Body"), fields(body.schema)],

@@ -53,6 +53,7 @@ async def create_key(body: schemas.KeyCreate, change: Change, service: Service, 
             secret_hash=key.secret_hash,
             scopes=scopes_of(body.scopes),
             dag_prefix=body.dag_prefix,
+            queues=body.queues,
             expires_at=body.expires_at,
             actor=caller.actor,
         )

@@ -1,7 +1,9 @@
 """Task instances of a run, their outputs and attempts."""
 
 import json
-from typing import Annotated, Any
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from fastapi import Query
 from starlette.responses import Response
@@ -14,7 +16,7 @@ from api.routing import Router
 from api.schemas import tasks as schemas
 from dag.errors import NotFound
 from dag.states import TaskState
-from metastore.queries import attempts, runs, tasks
+from metastore.queries import attempts, runs, tasks, workers
 from metastore.records import AttemptRecord, RunRecord, TaskRecord
 
 router = Router(prefix="/api/v1", tags=["Tasks"])
@@ -45,8 +47,9 @@ async def list_tasks(
     """
     after = None if page.position is None else (page.position[0], page.position[1])
     states = [str(one) for one in state or ()]
-    records = await service.store.read(_page, dag_id, run_id, limit=page.fetch, after=after, states=states)
-    return page.answer(records, schemas.render, lambda record: [record.task_no, record.map_index])
+    now = service.clock.now()
+    seen = await service.store.read(_page, dag_id, run_id, now, limit=page.fetch, after=after, states=states)
+    return page.answer(seen.records, seen.render, lambda record: [record.task_no, record.map_index])
 
 
 @router.call(
@@ -62,8 +65,9 @@ async def get_task(
     dag_id: DagId, run_id: RunId, task_id: TaskId, service: Service, map_index: MapIndex = -1
 ) -> Response:
     """Get one task instance with its output."""
-    record, output = await service.store.read(_with_output, dag_id, run_id, task_id, map_index)
-    return answer(schemas.render(record) | {"output": None if output is None else json.loads(output)})
+    now = service.clock.now()
+    seen, output = await service.store.read(_with_output, dag_id, run_id, task_id, map_index, now)
+    return answer(seen.render(seen.records[0]) | {"output": None if output is None else json.loads(output)})
 
 
 @router.call(
@@ -101,13 +105,41 @@ def instance_of(conn: Any, dag_id: str, run_id: str, task_id: str, map_index: in
     return record
 
 
-def _page(conn: Any, /, dag_id: str, run_id: str, **options: Any) -> list[TaskRecord]:
-    return tasks.page(conn, run_of(conn, dag_id, run_id).id, **options)
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Task instances, and what they wait for and are held by at the moment."""
+
+    records: list[TaskRecord]
+    lacks: dict[tuple[str, str], Literal["no_worker", "queue_full"]]
+    holders: dict[int, str]
+
+    def render(self, record: TaskRecord) -> dict[str, Any]:
+        waits = self.lacks.get((record.executor, record.queue)) if _is_ready(record) else None
+        return schemas.render(record, waits_for=waits, held_by=self.holders.get(record.id))
 
 
-def _with_output(conn: Any, /, dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[TaskRecord, str | None]:
+def _is_ready(record: TaskRecord) -> bool:
+    return record.state == TaskState.SCHEDULED and record.blocked_on is None
+
+
+def _see(conn: Any, records: list[TaskRecord], now: datetime) -> _Seen:
+    ready = {(record.executor, record.queue) for record in records if _is_ready(record)}
+    lacks = {}
+    if ready:
+        by_queue = workers.executors_by_queue(conn)
+        lacks = workers.waiting_for(conn, now, {place for place in ready if place[0] in by_queue})
+    return _Seen(records, lacks, tasks.holders(conn, [record.id for record in records if record.try_number]))
+
+
+def _page(conn: Any, /, dag_id: str, run_id: str, now: datetime, **options: Any) -> _Seen:
+    return _see(conn, tasks.page(conn, run_of(conn, dag_id, run_id).id, **options), now)
+
+
+def _with_output(
+    conn: Any, /, dag_id: str, run_id: str, task_id: str, map_index: int, now: datetime
+) -> tuple[_Seen, str | None]:
     record = instance_of(conn, dag_id, run_id, task_id, map_index)
-    return record, tasks.output(conn, record.id)
+    return _see(conn, [record], now), tasks.output(conn, record.id)
 
 
 def _attempts(

@@ -88,6 +88,7 @@ class Problem(Answer):
     errors: list["ProblemDetail"] | None = Field(
         default=None, description="Everything that is wrong with the input, at once."
     )
+    next_offset: int | None = Field(default=None, description="`log_gap` only: how much of the log there is.")
 
 
 class ProblemDetail(Answer):

@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from api.auth import Scope
 from api.schemas.base import EXAMPLE_AT, Answer, Clean, Instant, Moment, RequestBody, instant, maybe
+from dag.fields import Queue
 from metastore.records import KeyRecord
 
 EXAMPLE: Final[dict[str, Any]] = {
@@ -14,6 +15,7 @@ EXAMPLE: Final[dict[str, Any]] = {
     "name": "ci",
     "scopes": ["read", "trigger"],
     "dag_prefix": "sales_",
+    "queues": None,
     "created_at": EXAMPLE_AT,
     "created_by": "key:admin",
     "expires_at": None,
@@ -34,14 +36,19 @@ class KeyCreate(RequestBody):
         description="What it is for, in your own words.", examples=["ci"]
     )
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=10)] = Field(
-        description="What it may do: `read`, `logs`, `trigger`, `define`, or `admin` for everything. "
+        description="What it may do: `read`, `logs`, `trigger`, `define`, `work`, or `admin` for everything. "
         "None implies another, but `admin` all.",
         examples=[["read", "trigger"]],
     )
     dag_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.~:+-]{1,250}$", strict=True)] | None = Field(
         default=None,
-        description="It knows only DAGs whose id begins with this. Left out: all. Not for `admin`.",
+        description="It knows only DAGs whose id begins with this. Left out: all. Not for `admin` and `work`.",
         examples=["sales_"],
+    )
+    queues: Annotated[list[Queue], Field(min_length=1, max_length=100)] | None = Field(
+        default=None,
+        description="A worker with this key may serve only these queues. Left out: all. Only with `work`.",
+        examples=[["gpu"]],
     )
     expires_at: Moment | None = Field(default=None, description="It is refused from then on. Left out: never.")
 
@@ -51,6 +58,12 @@ class KeyCreate(RequestBody):
             raise PydanticCustomError(
                 "admin_prefix", "A key with the scope admin has no dag_prefix: it makes other keys"
             )
+        if self.dag_prefix is not None and Scope.WORK in self.scopes:
+            raise PydanticCustomError(
+                "work_prefix", "A key with the scope work has no dag_prefix: workers take what their queues hold"
+            )
+        if self.queues is not None and Scope.WORK not in self.scopes:
+            raise PydanticCustomError("queues_without_work", "Only a key with the scope work has queues")
         return self
 
 
@@ -61,6 +74,7 @@ class Key(Answer):
     name: str = Field(description="What it is for.")
     scopes: list[Scope] = Field(description="What it may do.")
     dag_prefix: str | None = Field(description="It knows only DAGs whose id begins with this; null: all.")
+    queues: list[str] | None = Field(description="The queues that a worker with it may serve; null: all.")
     created_at: Instant = Field(description="When it was made.")
     created_by: str = Field(description="Who made it.")
     expires_at: Instant | None = Field(description="It is refused from then on; null: never.")
@@ -88,6 +102,7 @@ def render(record: KeyRecord) -> dict[str, Any]:
         "name": record.name,
         "scopes": record.scopes,
         "dag_prefix": record.dag_prefix,
+        "queues": record.queues,
         "created_at": instant(record.created_at),
         "created_by": record.created_by,
         "expires_at": maybe(record.expires_at),

@@ -1,6 +1,6 @@
 """Task instances and their attempts."""
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -13,8 +13,11 @@ EXAMPLE: Final[dict[str, Any]] = {
     "map_index": -1,
     "state": "success",
     "reason": None,
+    "detail": None,
     "try_number": 1,
     "executor": "local",
+    "queue": "default",
+    "worker_id": "019aaf0a-0000-7000-8000-000000000001",
     "priority_weight": 0,
     "failures": 0,
     "losses": 0,
@@ -33,6 +36,7 @@ EXAMPLE_ATTEMPT: Final[dict[str, Any]] = {
     "try_number": 1,
     "state": "success",
     "executor": "local",
+    "queue": None,
     "placed_on": "019aaf0a-0000-7000-8000-000000000001",
     "queued_at": "2026-11-22T09:30:00.125112Z",
     "started_at": "2026-11-22T09:30:00.127001Z",
@@ -62,9 +66,15 @@ class Task(Answer):
         "`up_for_retry`: the next attempt starts at `due_at`. `cancelling`: asked to stop. "
         "At the end `success`, `failed`, `skipped`, `upstream_failed` or `cancelled`."
     )
-    reason: str | None = Field(description="Why it is in this state, where the state does not say all: a short code.")
+    reason: str | None = Field(
+        description="Why it is in this state, where the state does not say all: a short code. `scheduled`: `no_worker` "
+        "where no live worker serves its queue, `queue_full` where all of them are busy."
+    )
+    detail: str | None = Field(description="What it waits for, in a sentence; null where there is nothing to say.")
     try_number: int = Field(description="How many attempts there were; only ever grows. 0: none yet.")
     executor: str = Field(description="What executes it.")
+    queue: str = Field(description="Which workers may take it, where its executor hands tasks to workers.")
+    worker_id: str | None = Field(description="The worker or agent that holds or held its last attempt.")
     priority_weight: int = Field(description="When slots are short the greater goes first.")
     failures: int = Field(description="Attempts that its own code failed, since the last clear; `retries` bounds them.")
     losses: int = Field(description="Attempts that the infrastructure lost, since the last clear; bounded separately.")
@@ -110,7 +120,10 @@ class Attempt(Answer):
         "`lost` (its infrastructure went away under it) or `never_started`."
     )
     executor: str = Field(description="What executes it.")
-    placed_on: str | None = Field(description="The agent that holds it.")
+    queue: str | None = Field(description="The queue it was offered to; null where its executor has none.")
+    placed_on: str | None = Field(
+        description="The worker or agent that holds it; `attempt:…` is a supervisor that is registered nowhere."
+    )
     queued_at: Instant = Field(description="When it was queued.")
     started_at: Instant | None = Field(description="When it won its start.")
     ended_at: Instant | None = Field(description="When it ended.")
@@ -134,15 +147,20 @@ class AttemptPage(Answer):
     next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last.")
 
 
-def render(record: TaskRecord) -> dict[str, Any]:
-    """Write a :class:`Task`."""
+def render(
+    record: TaskRecord, *, waits_for: Literal["no_worker", "queue_full"] | None = None, held_by: str | None = None
+) -> dict[str, Any]:
+    """Write a :class:`Task`: *waits_for* is what a ready one lacks of its queue, *held_by* has its last attempt."""
     return {
         "task_id": record.task_id,
         "map_index": record.map_index,
         "state": record.state,
-        "reason": record.reason,
+        "reason": waits_for or record.reason,
+        "detail": None if waits_for is None else _LACKS[waits_for].format(record.queue, record.executor),
         "try_number": record.try_number,
         "executor": record.executor,
+        "queue": record.queue,
+        "worker_id": held_by,
         "priority_weight": record.priority_weight,
         "failures": record.failures,
         "losses": record.losses,
@@ -157,6 +175,12 @@ def render(record: TaskRecord) -> dict[str, Any]:
     }
 
 
+_LACKS: Final = {
+    "no_worker": "No live worker serves the queue {0!r} of the executor {1!r}: start one, runyard worker --queues {0}.",
+    "queue_full": "All slots of the workers that serve the queue {0!r} of the executor {1!r} are taken.",
+}
+
+
 def render_attempt(record: AttemptRecord) -> dict[str, Any]:
     """Write an :class:`Attempt`."""
     return {
@@ -164,6 +188,7 @@ def render_attempt(record: AttemptRecord) -> dict[str, Any]:
         "try_number": record.try_number,
         "state": record.state,
         "executor": record.executor,
+        "queue": record.queue,
         "placed_on": record.placed_on,
         "queued_at": instant(record.queued_at),
         "started_at": maybe(record.started_at),

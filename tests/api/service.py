@@ -10,11 +10,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
+from prometheus_client import CollectorRegistry
 
 from api.app import create_app
 from api.auth import NewKey, new_key
 from api.settings import ApiSettings
 from metastore.commands.keys import create_key
+from scheduler.door import MetastoreDoor
+from scheduler.metrics import SchedulerMetrics
 from tests.metastore.flow import Flow
 from tests.world import FakeClock
 
@@ -73,11 +76,26 @@ class Api:
 
     def start(self, **settings: Any) -> FastAPI:
         """Make the app anew, as after a restart or on another replica."""
-        self.settings = ApiSettings(log_dir=self.log_dir, executors=("local", "sequential"), **settings)
-        self.app = create_app(store=self.store, clock=self.clock, entropy=self.entropy, settings=self.settings)
+        executors = ("local", "sequential", "dramatiq")
+        self.settings = ApiSettings(log_dir=self.log_dir, executors=executors, **settings)
+        self.app = create_app(
+            store=self.store, clock=self.clock, entropy=self.entropy, settings=self.settings, door=self.door
+        )
         return self.app
 
-    async def key(self, *scopes: str, prefix: str | None = None, expires_in: timedelta | None = None) -> NewKey:
+    @property
+    def door(self) -> MetastoreDoor:
+        """What ``runyard api`` has: it starts and ends, and admits nothing."""
+        metrics = SchedulerMetrics(CollectorRegistry())
+        return MetastoreDoor(self.store, list, lambda _: None, metrics, lease=self.settings.worker_lease)
+
+    async def key(
+        self,
+        *scopes: str,
+        prefix: str | None = None,
+        queues: list[str] | None = None,
+        expires_in: timedelta | None = None,
+    ) -> NewKey:
         key = new_key(self.entropy)
         await self.store.write(
             create_key,
@@ -86,6 +104,7 @@ class Api:
             secret_hash=key.secret_hash,
             scopes=list(scopes),
             dag_prefix=prefix,
+            queues=queues,
             expires_at=None if expires_in is None else self.clock.now() + expires_in,
             actor="system",
         )

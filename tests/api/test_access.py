@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import pytest
 from starlette.responses import Response
@@ -49,17 +50,34 @@ TABLE: Final = {
     ("GET", "/api/v1/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/logs"): "logs",
     ("GET", "/api/v1/dags/{dag_id}/runs/{run_id}/events"): "read",
     ("GET", "/api/v1/executors"): "read",
+    ("GET", "/api/v1/workers"): "read",
+    ("GET", "/api/v1/workers/{worker_id}"): "read",
+    ("POST", "/api/v1/workers/{worker_id}/drain"): "admin",
     ("POST", "/api/v1/keys"): "admin",
     ("GET", "/api/v1/keys"): "admin",
     ("GET", "/api/v1/keys/{key_id}"): "admin",
     ("DELETE", "/api/v1/keys/{key_id}"): "admin",
+    ("POST", "/worker/v1/workers"): "work",
+    ("POST", "/worker/v1/workers/{worker_id}/heartbeat"): "worker_token",
+    ("DELETE", "/worker/v1/workers/{worker_id}"): "worker_token",
+    ("POST", "/worker/v1/attempts/{attempt_id}/start"): "ticket",
+    ("POST", "/worker/v1/attempts/{attempt_id}/heartbeat"): "attempt_key",
+    ("PUT", "/worker/v1/attempts/{attempt_id}/logs"): "attempt_key",
+    ("PUT", "/worker/v1/attempts/{attempt_id}/output"): "attempt_key",
+    ("GET", "/worker/v1/attempts/{attempt_id}/inputs/{task_id}"): "attempt_key",
+    ("POST", "/worker/v1/attempts/{attempt_id}/finish"): "attempt_key",
 }
 CLOSED: Final = [(method, path, needs) for (method, path), needs in TABLE.items() if needs != PUBLIC]
+SCOPED: Final = [row for row in CLOSED if row[2] in set(Scope)]
+#: What workers show; no API key opens these, whatever its scopes.
+OF_WORKERS: Final = [row for row in CLOSED if row[2] not in set(Scope)]
 OPEN: Final = [path for (_, path), needs in TABLE.items() if needs == PUBLIC]
 
 
 def a_path(template: str) -> str:
-    return template.format(dag_id="d", run_id="r", task_id="t", key_id="k", version=1)
+    return template.format(
+        dag_id="d", run_id="r", task_id="t", key_id="k", version=1, worker_id="a" * 32, attempt_id=str(UUID(int=7))
+    )
 
 
 async def send(client: httpx.AsyncClient, method: str, template: str) -> httpx.Response:
@@ -83,7 +101,27 @@ async def test_without_a_key_a_closed_route_answers_401(api: Api, method: str, t
         answer = await send(nobody, method, template)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    assert answer.json()["code"] == "unauthenticated"
+    assert answer.json()["code"] == ("unauthenticated" if needs in set(Scope) else "bad_credential")
+
+
+@pytest.mark.parametrize(("method", "template", "needs"), OF_WORKERS)
+async def test_no_api_key_opens_what_is_a_workers_own(api: Api, method: str, template: str, needs: str) -> None:
+    async with await api.caller("admin", "work") as admin:
+        answer = await send(admin, method, template)
+    assert (answer.status_code, answer.json()["code"]) == (401, "bad_credential")
+    assert f"{needs.replace('_', ' ')}, and this is an API key" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("method", "template", "needs"), CLOSED)
+async def test_a_credential_opens_no_route_of_another_kind(api: Api, method: str, template: str, needs: str) -> None:
+    shown = {"ticket": f"rt1.{'A' * 43}", "worker_token": "A" * 43, "attempt_key": "A" * 43}
+    for kind, text in shown.items():
+        async with api.client() as worker:
+            worker.headers["Authorization"] = f"Bearer {text}"
+            answer = await send(worker, method, template)
+        if (needs == "ticket") != (kind == "ticket") or needs in set(Scope):
+            assert answer.status_code == 401, (kind, answer.text)
+        assert text not in answer.text
 
 
 @pytest.mark.parametrize("path", OPEN)
@@ -95,7 +133,7 @@ async def test_an_open_route_answers_without_a_key(api: Api, path: str) -> None:
 @pytest.mark.parametrize("scope", list(Scope))
 async def test_a_single_scope_opens_its_own_routes_and_no_other(api: Api, scope: Scope) -> None:
     async with await api.caller(scope) as caller:
-        for method, template, needs in CLOSED:
+        for method, template, needs in SCOPED:
             answer = await send(caller, method, template)
             allowed = scope in (needs, Scope.ADMIN)
             assert (answer.status_code != 403) is allowed, (method, template, answer.text)

@@ -16,7 +16,9 @@ from jsonschema import Draft202012Validator
 from api.docs import page
 from api.problems import ALL, BY_ERROR
 from api.schemas import dags as dag_schemas
+from tests.api.remote import QUEUE, TASK, Worker, offer, ticket_of
 from tests.api.service import until
+from tests.metastore.flow import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +50,7 @@ def validator(document: dict[str, Any], schema: dict[str, Any]) -> Draft202012Va
 def test_every_call_is_documented(document: dict[str, Any]) -> None:
     tags = [tag["name"] for tag in document["tags"]]
     assert document["openapi"].startswith("3.1")
-    assert len(list(operations(document))) >= 29
+    assert len(list(operations(document))) >= 41
     for verb, path, operation in operations(document):
         where = f"{verb} {path}"
         assert operation["summary"], where
@@ -61,11 +63,11 @@ def test_every_call_is_documented(document: dict[str, Any]) -> None:
         assert all(answer["description"] for answer in answers.values()), where
         if operation["security"] != [] if "security" in operation else True:
             assert {"401", "403", "503"} <= set(answers), where
-            assert operation["x-runyard-scope"], where
+            assert operation["x-runyard-scope"] or operation["x-runyard-credential"], where
         if verb in {"put", "post", "patch"}:
             assert {"400", "413", "415", "422"} <= set(answers), where
             assert operation["requestBody"]["required"], where
-        if verb != "get":
+        if verb != "get" and operation["tags"] != ["Worker protocol"]:  # every call of which can be repeated as it is
             assert "Idempotency-Key" in [p["name"] for p in operation["parameters"]], where
         good = [answer for status, answer in answers.items() if status in {"200", "201", "202"}]
         for answer in good:
@@ -116,16 +118,28 @@ async def story(api: Api, admin: httpx.AsyncClient, document: dict[str, Any]) ->
     by_name = {operation["operationId"]: (verb, path, operation) for verb, path, operation in operations(document)}
     answered: list[tuple[str, Any, Any]] = []
 
-    async def send(name: str) -> None:
+    async def send(name: str, credential: str = "", **known: str) -> None:
         verb, path, operation = by_name.pop(name)
         for parameter in operation.get("parameters", ()):
+            example = known.get(parameter["name"])
             if parameter["in"] == "path":
-                path = path.replace(f"{{{parameter['name']}}}", str(parameter["schema"]["examples"][0]))
+                path = path.replace(f"{{{parameter['name']}}}", example or str(parameter["schema"]["examples"][0]))
+            elif example is not None:
+                path += f"?{parameter['name']}={example}"
+        headers = {"Authorization": f"Bearer {credential}"} if credential else {}
+        if name == "put_log":
+            headers["Content-Type"] = "application/octet-stream"
+            answered.append((name, operation, await admin.put(path, content=b"The total is", headers=headers)))
+            return
         body = None
         if content := operation.get("requestBody", {}).get("content", {}).get("application/json"):
-            schema = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
-            body = content["example"] if "example" in content else schema["examples"][0]
-        answered.append((name, operation, await admin.request(verb.upper(), path, json=body)))
+            named = content["schema"].get("$ref", "").rpartition("/")[2]
+            body = (
+                content["example"]
+                if "example" in content
+                else document["components"]["schemas"][named]["examples"][0]
+            )
+        answered.append((name, operation, await admin.request(verb.upper(), path, json=body, headers=headers)))
 
     for name in ("put_dag", "list_dags", "get_dag", "patch_dag", "list_versions", "get_version", "create_run"):
         await send(name)
@@ -153,6 +167,26 @@ async def story(api: Api, admin: httpx.AsyncClient, document: dict[str, Any]) ->
     await admin.post("/api/v1/dags/dice/runs/monday/cancel", json={})
     await admin.post("/api/v1/dags/dice/runs/other/cancel", json={})
     await send("delete_dag")
+    worker = document["components"]["schemas"]["WorkerRegister"]["examples"][0]
+    at_worker = {"credential": worker["token"], "worker_id": worker["worker_id"], "boot_id": worker["boot_id"]}
+    await send("register")
+    for name in ("list_workers", "get_worker", "drain_worker"):
+        await send(name)
+    await send("beat_worker", **at_worker)
+    attempt_id = await offer(api, {"roll": TASK, "report": TASK | {"depends_on": ["roll"]}}, run_id="monday")
+    key = document["components"]["schemas"]["AttemptStart"]["examples"][0]["key"]
+    await send("start", await ticket_of(api, attempt_id), attempt_id=attempt_id)
+    await send("beat_attempt", key, attempt_id=attempt_id)
+    await send("put_log", key, attempt_id=attempt_id, offset="0")
+    await send("put_output", key, attempt_id=attempt_id)
+    await send("finish", key, attempt_id=attempt_id)
+    flow = Flow(api.store, api.clock)
+    flow.outlet = QUEUE
+    (second,) = await flow.admit()
+    own = Worker(api, await api.key("work"), worker["worker_id"], worker["boot_id"], worker["token"])
+    assert (await own.start(second.attempt_id)).is_success
+    await send("get_input", own.keys[second.attempt_id], attempt_id=second.attempt_id)
+    await send("leave", **at_worker)
     # Keys have random ids: the example's is nobody's.
     assert set(by_name) == {"get_key", "revoke_key"}
     return answered

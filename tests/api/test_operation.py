@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from api import problems
 from api.app import create_app
 from api.settings import ApiSettings
 from dag import errors
+from executors.base import Health, HealthStatus
 from metastore.sqlite import SqliteStore
 from tests.api.service import DICE, pointers
 
@@ -20,6 +22,21 @@ if TYPE_CHECKING:
     import httpx
 
     from tests.api.service import Api
+
+
+UP, DOWN = HealthStatus.OK, HealthStatus.DOWN
+
+
+@dataclass
+class Standing:
+    """An executor as far as readiness looks at it."""
+
+    name: str
+    by_queue: bool
+    status: HealthStatus
+
+    def health(self) -> Health:
+        return Health(self.status)
 
 
 class TestHealth:
@@ -42,21 +59,32 @@ class TestHealth:
             api.clock.move(timedelta(seconds=1))
             assert (await nobody.get("/health/ready")).status_code == 200
 
-    async def test_ready_asks_the_parts_of_the_service(self, api: Api) -> None:
-        well = {"scheduler": True}
+    @pytest.mark.parametrize(
+        ("executors", "status"),
+        [
+            ([("local", False, DOWN)], 503),
+            ([("local", False, UP), ("other", False, DOWN)], 200),
+            ([("local", False, DOWN), ("other", False, DOWN)], 503),
+            # Workers must reach the API above all while their broker is down.
+            ([("dramatiq", True, DOWN)], 200),
+            ([("local", False, DOWN), ("dramatiq", True, DOWN)], 200),
+            ([], 200),
+        ],
+    )
+    async def test_ready_says_no_only_where_nothing_can_be_done_with_what_is_sent(
+        self, api: Api, executors: list[tuple[str, bool, HealthStatus]], status: int
+    ) -> None:
+        active = [Standing(*one) for one in executors]
         app = create_app(
-            store=api.store,
-            clock=api.clock,
-            entropy=api.entropy,
-            settings=api.settings,
-            probes={"scheduler": lambda: well["scheduler"]},
+            store=api.store, clock=api.clock, entropy=api.entropy, settings=api.settings, active=active
         )
         async with api.client(app=app) as nobody:
-            assert (await nobody.get("/health/ready")).status_code == 200
-            well["scheduler"] = False
-            api.clock.move(timedelta(seconds=1))
             answer = await nobody.get("/health/ready")
-            assert (answer.status_code, "scheduler" in answer.text) == (503, False)
+            assert (answer.status_code, "local" in answer.text) == (status, False)
+            for one in active:
+                one.status = UP
+            api.clock.move(timedelta(seconds=1))
+            assert (await nobody.get("/health/ready")).status_code == 200
 
     async def test_ready_says_no_while_the_log_store_is_away(self, api: Api) -> None:
         async with api.client() as nobody:
@@ -157,10 +185,11 @@ async def test_executors_are_listed_with_the_default_first(both: Api) -> None:
         assert [(one["name"], one["default"], one["status"]) for one in empty] == [
             ("local", True, "unknown"),
             ("sequential", False, "unknown"),
+            ("dramatiq", False, "unknown"),
         ]
         await both.flow.slots(4)
-        (local, _) = (await reader.get("/api/v1/executors")).json()["items"]
-        assert local["status"] == "ok"
+        (local, *_) = (await reader.get("/api/v1/executors")).json()["items"]
+        assert (local["status"], local["capacity"], local["detail"], local["queues"]) == ("ok", 4, "", [])
         (place,) = local["places"]
         assert (place["agent_id"], place["slots"], place["used"]) == ("agent-1", 4, 0)
 

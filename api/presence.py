@@ -1,0 +1,52 @@
+"""Presence: the metastore knows when an API served, so that no lease runs out for time in which none did."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from metastore.commands.workers import mark_serving
+
+if TYPE_CHECKING:
+    from metastore.store import Store
+
+log = structlog.get_logger(__name__)
+
+#: How often a process that serves says so.
+EVERY: Final = 5.0
+#: Silence of all of them that is longer than this was an outage.
+GAP: Final = timedelta(seconds=15)
+
+
+class Presence:
+    """Says that this process serves, from its first request on to its last."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Say it now, and go on saying it."""
+        await self._say()
+        self._task = asyncio.create_task(self._go_on(), name="presence")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _go_on(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            await self._say()
+
+    async def _say(self) -> None:
+        try:
+            await self._store.write(mark_serving, GAP)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is said again; workers cannot be heard meanwhile
+            log.warning("presence not noted", error=str(error))
