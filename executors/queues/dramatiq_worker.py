@@ -153,7 +153,7 @@ def make_broker(
         else:
             from executors.queues.rabbit_broker import RabbitBroker  # noqa: PLC0415  an extra
 
-            broker = RabbitBroker(address, clock=clock, middleware=[foreman])
+            broker = RabbitBroker(address, middleware=[foreman])
     dramatiq.Actor(
         foreman.run,
         actor_name=NAME,

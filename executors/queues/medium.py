@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from executors.queues.address import Address
+
+
+#: Why a parcel was not published that nothing else was wrong with.
+LATE: Final = "there was no time left to publish it"
 
 
 class Away(Exception):

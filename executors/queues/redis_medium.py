@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import redis
 
 from executors.queues.delivery import pack
-from executors.queues.medium import Away, Where
+from executors.queues.medium import LATE, Away, Where
 from executors.queues.message import queue_name
 from executors.queues.redis_broker import Keys
 from executors.queues.redis_client import make_client
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 #: How many messages one script takes: Redis does nothing else meanwhile.
 _BATCH: Final = 200
-_LATE: Final = "there was no time left to publish it"
 
 
 class RedisMedium:
@@ -48,7 +47,7 @@ class RedisMedium:
             for i in range(0, len(batch), _BATCH):
                 part = batch[i : i + _BATCH]
                 if not has_time():
-                    late |= dict.fromkeys((one.attempt_id for one in part), _LATE)
+                    late |= dict.fromkeys((one.attempt_id for one in part), LATE)
                     continue
                 with self._in_words():
                     self._keys.publish(name, [(one.attempt_id, pack(name, one.attempt_id, one.ticket)) for one in part])

@@ -27,6 +27,11 @@ class Room:
     def is_open(self) -> bool:
         return self._open
 
+    @property
+    def free(self) -> int:
+        """For how many messages there is room now."""
+        return self._free if self._open else 0
+
     def take(self, most: int) -> int:
         """Reserve room for up to *most* messages; return for how many."""
         with self._changed:
