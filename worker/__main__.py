@@ -5,10 +5,11 @@ import sys
 
 # At the end: the standard library comes first, whatever lies beside this package.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100,PTH120  nothing is imported yet
-# A UNIX socket needs no TLS; asyncio does without it, and 4 MB and 20 ms are saved.
-sys.modules["ssl"] = None  # type: ignore[assignment]  # None is how an import is refused
+# A UNIX socket needs no TLS; asyncio does without it, and 4 MB and 20 ms are saved.  A remote agent may need it.
+if '"remote": true' not in sys.argv[1]:
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # None is how an import is refused
 
-from worker.agent import main  # noqa: E402  the path comes first
+from worker.agent import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1]))

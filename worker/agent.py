@@ -1,7 +1,8 @@
 """The agent: the process that hosts the attempts of one home, in a session of its own.
 
-It outlives a crash of the service that started it.  One per home: it holds ``agent/lock``, which is free again only
-when it and its zygote are gone.  It ends when it is drained, and by itself after a minute without attempts and service.
+It outlives a crash of the service that started it, or of its feeder (:mod:`worker.remote`).  One per home: it holds
+``agent/lock``, which is free again only when it and its zygote are gone.  It ends when it is drained, and by itself
+after a minute without attempts and service.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from typing import TYPE_CHECKING, Final
 
 from worker import environment, linux
 from worker.link import Link
+from worker.say import say
 from worker.settings import AgentSettings
 from worker.spool import Spool
-from worker.supervise import Supervisor, say
+from worker.supervise import Supervisor
 
 if TYPE_CHECKING:
     from worker.protocol import Message
+    from worker.remote import RemoteAgent
 
 #: How long the lock of a dying predecessor is waited for.
 _LOCK_SECONDS: Final = 5.0
@@ -86,6 +89,10 @@ class Agent:
             self._idle.cancel()
             self._idle = None
 
+    def drain(self, grace: float) -> None:
+        """Take nothing new, and end when nothing is left."""
+        self._supervisor.drain(grace)
+
     def close(self) -> None:
         if self._link is not None:
             self._link.close()
@@ -96,6 +103,8 @@ def main(argument: str) -> int:
     settings = AgentSettings.read(argument)
     os.closerange(3, 65536)  # whatever the service inherited from its own parent is not for tasks
     os.umask(0o077)
+    if settings.remote:
+        linux.hide_memory()  # it will hold secrets, and tasks are processes of the same user
     folder = Path(settings.home) / "agent"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _take_lock(folder / "lock")
@@ -115,11 +124,18 @@ def main(argument: str) -> int:
 
 async def _serve(settings: AgentSettings, folder: Path, lock: int, agent_id: str) -> None:
     loop = asyncio.get_running_loop()
-    supervisor = Supervisor(settings, Spool(str(folder / "attempts")), lock, agent_id)
+    spool = Spool(str(folder / "attempts"))
+    supervisor = Supervisor(settings, spool, lock, agent_id)
     supervisor.warm_up()
-    agent = Agent(supervisor, settings.patience)
+    agent: Agent | RemoteAgent
+    if settings.remote:
+        from worker.remote import RemoteAgent  # noqa: PLC0415  20 ms and 6 MB that a local agent does without
+
+        agent = RemoteAgent(supervisor, spool, settings, agent_id)
+    else:
+        agent = Agent(supervisor, settings.patience)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.drain, 0.0)
+        loop.add_signal_handler(number, agent.drain, 0.0)
     loop.add_signal_handler(signal.SIGHUP, say, "SIGHUP means nothing to an agent")
     server = await loop.create_unix_server(lambda: Link(agent), sock=_listen(folder))
     agent.look()

@@ -24,10 +24,10 @@ def path(log_dir: Path, attempt_id: str) -> Path:
 class Log:
     """The writing end."""
 
-    __slots__ = ("_fd", "_path", "_why", "cap", "dropped", "size")
+    __slots__ = ("_fd", "_why", "cap", "dropped", "path", "size")
 
     def __init__(self, file: Path, cap: int = CAP) -> None:
-        self._path = file
+        self.path = file
         self._fd = -1
         self._why = ""
         self.cap = cap
@@ -58,7 +58,7 @@ class Log:
         view = memoryview(data)
         try:
             if self._fd < 0:
-                self._fd = _open(self._path)
+                self._fd = _open(self.path)
             while view:
                 written = os.write(self._fd, view)
                 self.size += written

@@ -73,11 +73,19 @@ class Spool:
 
     def begin(self, attempt_id: str, key: str, reserve: int) -> None:
         """Write down that an attempt is going to be asked for; raise OSError where its end might find no room."""
+        self._check_room(reserve)
+        self._write({"begun": attempt_id, "key": key})
+        self._begun[attempt_id] = key
+
+    def probe(self, reserve: int) -> None:
+        """Raise OSError where an attempt could not be begun."""
+        self._check_room(reserve)
+        self._write({})
+
+    def _check_room(self, reserve: int) -> None:
         disk = os.statvfs(self.folder)
         if disk.f_bavail * disk.f_frsize < reserve:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._write({"begun": attempt_id, "key": key})
-        self._begun[attempt_id] = key
 
     def prepare(self, attempt_id: str) -> None:
         """Make the folder of an attempt, afresh."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from worker.attempt import Attempt, Verdict, finish_message, judge, stopped
 from worker.children import Zygote
 from worker.fence import Fence
 from worker.protocol import PROTOCOL
+from worker.say import say
 from worker.tidy import Tidier
 
 if TYPE_CHECKING:
@@ -190,9 +190,13 @@ class Supervisor:
         if attempt is None or attempt.phase != "ended":
             return
         del self._attempts[attempt_id]
+        self.dismiss(attempt_id)
+        self.on_change()
+
+    def dismiss(self, attempt_id: str) -> None:
+        """Nothing of an attempt has to be told any more: remove what it left."""
         self._spool.answered(attempt_id)
         self._tidier.add(attempt_id)
-        self.on_change()
 
     def _cancel(self, attempt_id: str, reason: Stop, grace: float) -> None:
         attempt = self._attempts.get(attempt_id)
@@ -375,13 +379,6 @@ def _log_file(settings: AgentSettings, spool: Spool) -> Callable[[str], Path]:
     if settings.remote:
         return lambda attempt_id: Path(spool.log(attempt_id))
     return partial(logs.path, Path(settings.log_dir))
-
-
-def say(text: str) -> None:
-    """Write a line to the agent's own log."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sys.stderr.write(f"{stamp} agent[{os.getpid()}] {text}\n")
-    sys.stderr.flush()
 
 
 def _nothing() -> None:

@@ -1,0 +1,14 @@
+"""The agent's own log: lines on its standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+
+def say(text: str) -> None:
+    """Write a line to the agent's own log."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    sys.stderr.write(f"{stamp} agent[{os.getpid()}] {text}\n")
+    sys.stderr.flush()
