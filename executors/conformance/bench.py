@@ -12,6 +12,7 @@ from executors.conformance.world import RealClock, RealEntropy, command, environ
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from datetime import timedelta
     from pathlib import Path
 
     from dag.ids import AttemptId
@@ -168,6 +169,14 @@ class Bench:
         """End a scenario that is not about this executor, and say why."""
         if not truth:
             raise NotApplicable(otherwise)
+
+    async def drain(self, within: timedelta) -> None:
+        """Have what runs tasks stop in good order: the executor itself, or the workers that take from its queues."""
+        if self.by_queue:
+            self.only(getattr(self.harness, "drain_workers", None), "there is no drain_workers")
+            await self.hooks.drain_workers(within.total_seconds())
+        else:
+            await self.executor.stop(drain=within)
 
     async def observe(self, attempt_id: AttemptId) -> Observation:
         return (await self.executor.observe([attempt_id]))[0]

@@ -135,16 +135,17 @@ async def cancel_while_the_supervisor_is_dead_ends_as_lost(bench: Bench) -> None
 
 @scenario(44)
 async def drain_requeues_without_a_failure(bench: Bench) -> None:
-    """Stopping the executor lets tasks end within the drain; what is left is stopped and ends as ``drained``."""
+    """Stopping what runs tasks lets them end within the drain; what is left is stopped and ends as ``drained``."""
     slots = bench.harness.slots
     long = await bench.start(shell="echo up >> $JOURNAL; sleep 60", env=bench.env())
     short = await bench.start(shell="sleep 0.3; echo '1' > $RUNYARD_OUTPUT") if slots > 1 else None
     await bench.until(lambda: bench.lines("journal"), "it runs")
     bench.reconciles = False
-    await bench.executor.stop(drain=timedelta(seconds=0.8))
-    bench.expect(bench.row(long).state, "drained")
+    await bench.drain(timedelta(seconds=0.8))
+    bench.expect((await bench.end_of(long)).state, "drained")
     if short is not None:
-        bench.expect((bench.row(short).state, bench.row(short).output()), ("success", 1))
+        row = await bench.end_of(short)
+        bench.expect((row.state, row.output()), ("success", 1))
 
 
 @scenario(49)
@@ -156,7 +157,7 @@ async def stop_is_bounded_with_a_stuck_task(bench: Bench) -> None:
     await bench.until(lambda: bench.lines("journal"), "it runs")
     bench.reconciles = False
     began = time.monotonic()
-    await bench.executor.stop(drain=timedelta(seconds=0.2))
-    bench.check(time.monotonic() - began < 8, "it stopped in time")
-    bench.expect(bench.row(attempt).state, "drained")
+    await bench.drain(timedelta(seconds=0.2))
+    bench.check(time.monotonic() - began < 12, "it stopped in time")
+    bench.expect((await bench.end_of(attempt)).state, "drained")
     bench.check(not is_alive(int(bench.lines("journal")[0])), "its process is dead")

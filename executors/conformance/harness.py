@@ -67,7 +67,11 @@ class Hooks(Protocol):
         ...
 
     async def kill_node(self) -> None:
-        """Kill all that a worker has on one machine at once, tasks too, and leave it dead."""
+        """Kill all that every worker has on its machine at once, tasks too, and leave it dead."""
+        ...
+
+    async def revive_node(self) -> None:
+        """Start the workers of dead machines again, each with what is on its disk; return once they serve."""
         ...
 
     async def restart_scheduler(self, context: Context) -> Executor:
@@ -114,8 +118,8 @@ class Hooks(Protocol):
 
     # Workers
 
-    async def run_worker(self, queues: Sequence[str], slots: int) -> None:
-        """Start one more worker, on a machine of its own, and return once it serves *queues*."""
+    async def run_worker(self, queues: Sequence[str], slots: int) -> str:
+        """Start one more worker, on a machine of its own; return where its attempts are placed, once it serves."""
         ...
 
     async def stop_workers(self) -> None:

@@ -67,7 +67,6 @@ class Metastore(Protocol):
     does not exist there.
     """
 
-    clock: Clock
     entropy: Entropy
     door: Door
     rows: dict[AttemptId, Row]
@@ -81,6 +80,9 @@ class Metastore(Protocol):
     poisoned: set[str]
     #: Attempts to start with a finish that asks for more.
     backlog: list[AttemptId] | None
+
+    @property
+    def clock(self) -> Clock: ...
 
     async def open(self) -> None: ...
 

@@ -92,6 +92,18 @@ async def outcome_survives_an_outage_of_the_metastore(bench: Bench) -> None:
         bench.expect((row.state, isinstance(row.output(), int)), ("success", True))
 
 
+@scenario(29, "kill_supervisor")
+async def poison_task_costs_only_its_own_attempts(bench: Bench) -> None:
+    """A task that takes its supervisor down each time it is tried is a loss each time; what comes after it runs."""
+    for _ in range(3):
+        attempt = await bench.start(shell="echo up >> $JOURNAL; sleep 60", env=bench.env())
+        await bench.until(lambda: bench.lines("journal"), "it runs")
+        bench.file("journal").unlink()
+        await bench.hooks.kill_supervisor()
+        bench.expect((await bench.end_of(attempt)).state, "lost")
+        bench.expect((await bench.run(argv=["true"])).state, "success")
+
+
 @scenario(28, "kill_supervisor")
 async def outcome_survives_the_supervisors_death(bench: Bench) -> None:
     """A supervisor that dies between a task's end and the note of it loses nothing: its successor tells it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from executors.base import Accepted, Deferred, HealthStatus, Phase
@@ -96,6 +97,56 @@ async def freed_slot_takes_the_next_attempt_with_the_answer(bench: Bench) -> Non
     for attempt in following:
         bench.expect((await bench.end_of(attempt)).state, "success")
     bench.expect(bench.lines("journal"), following)
+
+
+@scenario(5, limit=120.0)
+async def launch_of_five_hundred_is_answered_item_by_item(bench: Bench) -> None:
+    """A batch of five hundred gets an answer for each attempt, in order; what is deferred says why, and runs later."""
+    bench.reconciles = False
+    attempts = await bench.queue_many(500, argv=["true"])
+    results = await bench.offer(*attempts)
+    bench.expect([result.attempt_id for result in results], attempts)
+    for result in results:
+        deferred = isinstance(result, Deferred) and result.reason and result.retry_after > timedelta(0)
+        bench.check(isinstance(result, Accepted) or deferred, f"accepted, or deferred with a reason: {result}")
+    bench.check(isinstance(results[0], Accepted), "some of it is accepted")
+    for attempt in attempts[50:]:  # that the rest runs, too, is another scenario's
+        await bench.cancel(attempt)
+    bench.reconciles = True
+    for attempt in attempts[:50]:
+        await bench.end_of(attempt, within=60)
+    states = {bench.row(attempt).state for attempt in attempts[50:]}
+    bench.check(states <= {"cancelled", "success"}, f"cancelled, or over before: {states}")
+
+
+@scenario(8)
+async def full_executor_defers_with_a_reason_and_recovers(bench: Bench) -> None:
+    """Where all slots are taken a launch is deferred with a reason, and accepted when one is free."""
+    bench.only(bench.executor.slots is not None, "it has no slots of its own: those of its workers are counted")
+    bench.reconciles = False
+    shell = "echo up >> $JOURNAL; while ! test -e $JOURNAL.go; do sleep 0.02; done"
+    running = await bench.queue_many(bench.harness.slots, shell=shell, env=bench.env())
+    await bench.launch(*running)
+    await bench.until(lambda: len(bench.lines("journal")) == len(running), "all slots are taken")
+    attempt = await bench.queue(argv=["true"])
+    (result,) = await bench.offer(attempt)
+    bench.check(isinstance(result, Deferred) and result.reason, f"deferred with a reason, not {result}")
+    bench.file("journal.go").touch()
+    await bench.launch(attempt)
+    bench.expect((await bench.end_of(attempt)).state, "success")
+
+
+@scenario(17)
+async def slow_start_is_still_a_start(bench: Bench) -> None:
+    """An attempt whose start is not answered for a while is not given up: it is asked for until there is an answer."""
+    bench.metastore.is_down = True
+    attempt = await bench.queue(shell="echo once >> $JOURNAL", env=bench.env())
+    await bench.launch(attempt)
+    await asyncio.sleep(2)
+    bench.expect((bench.row(attempt).state, bench.lines("journal")), ("queued", []))
+    bench.metastore.is_down = False
+    bench.expect((await bench.end_of(attempt, within=40)).state, "success")
+    bench.expect(bench.lines("journal"), ["once"])
 
 
 @scenario(48)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from executors.base import Phase
@@ -52,6 +54,58 @@ async def killed_host_is_a_loss_of_its_attempts_only(bench: Bench) -> None:
     bench.expect((await bench.run(argv=["true"])).state, "success")
 
 
+@scenario(36, "kill_worker_process")
+async def killed_worker_process_costs_nothing(bench: Bench) -> None:
+    """When what takes messages is killed, tasks that run go on and end once; what comes after it runs, too."""
+    shell = "echo up >> $JOURNAL; sleep 2; echo end >> $JOURNAL"
+    running = [await bench.start(shell=shell, env=bench.env()) for _ in range(bench.harness.slots)]
+    await bench.until(lambda: len(bench.lines("journal")) == len(running), "they run")
+    await bench.hooks.kill_worker_process()
+    waiting = await bench.queue_many(3, shell="echo $RUNYARD_ATTEMPT_ID >> $JOURNAL.later", env=bench.env())
+    await bench.launch(*waiting)
+    for attempt in (*running, *waiting):
+        bench.expect((await bench.end_of(attempt)).state, "success")
+    bench.expect(bench.lines("journal"), ["up"] * len(running) + ["end"] * len(running))
+    bench.expect(sorted(bench.lines("journal.later")), sorted(waiting))
+
+
+@scenario(37, "kill_node", "run_worker", "have_lease")
+async def killed_node_loses_its_attempts_once(bench: Bench) -> None:
+    """When a machine dies its attempts are lost when its lease is over, once each; other workers take the rest."""
+    await bench.switches.have_lease(timedelta(seconds=5))
+    await asyncio.sleep(1.5)  # the worker has heard of the short lease
+    running = [
+        await bench.start(shell="echo $$ >> $JOURNAL; exec sleep 60", env=bench.env())
+        for _ in range(bench.harness.slots)
+    ]
+    await bench.until(lambda: len(bench.lines("journal")) == len(running), "they run")
+    waiting = await bench.queue_many(3, shell="echo $RUNYARD_ATTEMPT_ID >> $JOURNAL.later", env=bench.env())
+    await bench.launch(*waiting)
+    await bench.hooks.kill_node()
+    bench.expect([pid for pid in bench.lines("journal") if is_alive(int(pid))], [])
+    await bench.hooks.run_worker(["default"], 1)
+    for attempt in running:
+        bench.expect((await bench.end_of(attempt, within=30)).state, "lost")
+    for attempt in waiting:
+        bench.expect((await bench.end_of(attempt, within=90)).state, "success")
+    bench.expect(sorted(bench.lines("journal.later")), sorted(waiting))
+
+
+@scenario(37, "kill_node", "revive_node")
+async def node_that_returns_proves_what_it_lost(bench: Bench) -> None:
+    """A machine that died and comes back says so at once: what it ran is lost long before its lease is over."""
+    running = [
+        await bench.start(shell="echo $$ >> $JOURNAL; exec sleep 60", env=bench.env())
+        for _ in range(bench.harness.slots)
+    ]
+    await bench.until(lambda: len(bench.lines("journal")) == len(running), "they run")
+    await bench.hooks.kill_node()
+    await bench.hooks.revive_node()
+    for attempt in running:
+        bench.expect((await bench.end_of(attempt)).state, "lost")
+    bench.expect((await bench.run(argv=["true"])).state, "success")
+
+
 @scenario(38, "restart_scheduler")
 async def scheduler_restart_adopts_what_runs(bench: Bench) -> None:
     """After a scheduler was killed its running tasks run on: not repeated, not lost, whole in log and output."""
@@ -90,7 +144,7 @@ async def task_that_ends_without_a_scheduler_is_noted_later(bench: Bench) -> Non
     bench.expect((row.state, row.output(), bench.log(attempt)), ("success", 5, b"hi\nbye\n"))
 
 
-@scenario(39, "restart_scheduler")
+@scenario(39, "restart_scheduler", also=(3,))
 async def scheduler_killed_between_commit_and_launch(bench: Bench) -> None:
     """An attempt that was queued and never launched is launched by the next scheduler."""
     await bench.run(argv=["true"])

@@ -11,15 +11,18 @@ from executors.base import Launch, Phase
 from executors.conformance.metastore import Row
 
 if TYPE_CHECKING:
-    from dag.world import Clock, Entropy
+    from datetime import timedelta
+
+    from dag.world import Entropy
     from executors.base import Door, Executor
+    from executors.conformance.world import RealClock
     from worker.protocol import Finish, Message, Start, StopReason, TaskBody
 
 
 class Reference:
     """A :class:`~executors.base.Door` and the rows behind it."""
 
-    def __init__(self, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, clock: RealClock, entropy: Entropy) -> None:
         self.clock = clock
         self.entropy = entropy
         self.door: Door = self
@@ -77,6 +80,10 @@ class Reference:
 
     async def check(self) -> None:
         """A dictionary keeps no books that could be wrong."""
+
+    def skew(self, by: timedelta) -> None:
+        """Have the service's clock be wrong, beside those of its supervisors."""
+        self.clock.skew = by
 
     def secrets(self) -> list[str]:
         return []

@@ -35,7 +35,7 @@ from worker import logs
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from dag.world import Clock, Entropy
+    from dag.world import Entropy
     from executors.base import Door, Executor
     from metastore.commands.admission import Admitted
     from metastore.records import AttemptRecord, RunRecord
@@ -59,10 +59,11 @@ class Live:
 
     #: A finish over HTTP never asks for more.
     backlog: list[AttemptId] | None = None
+    ships_logs = True
 
     def __init__(self, service: Service, *, queues: Sequence[str] = ("default",)) -> None:
         self.service = service
-        self.clock: Clock = service.clock
+        self.clock = service.clock
         self.entropy: Entropy = service.entropy
         self.door: Door = self
         self.rows: dict[AttemptId, Row] = {}
