@@ -44,6 +44,11 @@ class LogFile:
         """Whether there was a file to read."""
         return self._fd >= 0
 
+    @property
+    def position(self) -> int:
+        """How many bytes of the file were read, or left out at its beginning."""
+        return self._offset
+
     async def is_there(self) -> bool:
         """Whether there is a file that can be read; it is not left open."""
         try:

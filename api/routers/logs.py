@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query, Request
@@ -24,6 +25,10 @@ _TEXT: Final = "text/plain; charset=utf-8"
 _EVENT_STREAM: Final = "text/event-stream"
 #: How often a followed file is looked at.
 _LOOK: Final = 0.2
+#: How long the last bytes of an ended attempt are waited for, where they come over HTTP: seconds without a new one.
+_LATE: Final = 15.0
+#: An attempt that ended earlier than this is not waited for: what is missing of its log is lost.
+_LONG_AGO: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +77,12 @@ async def get_logs(
     r"""Read what a task wrote to its standard output and standard error, in the order it wrote it.
 
     Plain text in UTF-8; bytes that are not UTF-8 are shown as `\xNN`, NUL as `\x00`. With `follow=true` the answer
-    goes on as the task writes and ends when the attempt does. With `Accept: text/event-stream` the same comes as
+    goes on as the task writes and ends when the attempt does and the last bytes of its log are there. With `Accept: text/event-stream` the same comes as
     server-sent events: `log` (data: `{"text": …}`), and `end` at the end (data: `{"state": …}`).
     """
     attempt = await service.store.read(_attempt, dag_id, run_id, task_id, wanted)
     file = LogFile(service.settings.log_dir, attempt.id, offset=wanted.offset)
-    if attempt.log_size and not await file.is_there():
+    if attempt.log_size and not (wanted.follow and _may_come(service, attempt)) and not await file.is_there():
         raise Refused(LOG_NOT_HERE, _missed(attempt))
     caller = request.state.caller
     as_events = _EVENT_STREAM in request.headers.get("accept", "")
@@ -105,7 +110,7 @@ async def _follow(  # noqa: C901  # one loop, read top down
     as_events: bool,
 ) -> AsyncGenerator[bytes, None]:
     changes = service.store.subscribe(f"run:{attempt.run}")
-    look = service.clock.monotonic()
+    look = grown = service.clock.monotonic()
     try:
         if wanted.tail is not None:
             await file.from_the_end(wanted.tail)
@@ -113,12 +118,14 @@ async def _follow(  # noqa: C901  # one loop, read top down
             # The state is read before the file: what an ended attempt wrote is in the file by then.
             if wanted.follow and attempt.state not in ATTEMPT_FINAL and service.clock.monotonic() >= look:
                 attempt = await service.store.read(_again, attempt)
-                look = service.clock.monotonic() + 1
+                grown = service.clock.monotonic()
+                look = grown + 1
             while piece := await file.read():
+                grown = service.clock.monotonic()
                 yield _piece(piece, as_events=as_events)
                 if service.streams.stopping:
                     return
-            if not wanted.follow or attempt.state in ATTEMPT_FINAL:
+            if _is_over(service, file, attempt, wanted, grown):
                 break
             if await changes.wait(_LOOK):
                 look = 0.0
@@ -134,6 +141,22 @@ async def _follow(  # noqa: C901  # one loop, read top down
     finally:
         changes.close()
         file.close()
+
+
+def _is_over(service: Services, file: LogFile, attempt: AttemptRecord, wanted: _Wanted, grown: float) -> bool:
+    """Whether nothing more is to be waited for; *grown* is when there was something new."""
+    if not wanted.follow:
+        return True
+    if attempt.state not in ATTEMPT_FINAL:
+        return False
+    is_short = _may_come(service, attempt) and file.position < (attempt.log_size or 0)
+    return not is_short or service.clock.monotonic() - grown >= _LATE
+
+
+def _may_come(service: Services, attempt: AttemptRecord) -> bool:
+    """Whether bytes of an ended attempt's log may be on their way; those of our own hosts are there before the end."""
+    ended_at = attempt.ended_at
+    return attempt.key_hash is not None and ended_at is not None and service.clock.now() - ended_at < _LONG_AGO
 
 
 def _last_words(file: LogFile, attempt: AttemptRecord) -> bytes:

@@ -36,14 +36,20 @@ def hex_id() -> str:
 
 
 async def offer(api: Api, tasks: dict[str, Any] | None = None, **more: Any) -> str:
-    """Queue an attempt of a new run for whoever serves its queue, and return its id; there must be a live worker."""
+    """Queue an attempt of ``roll`` in a new run for whoever serves its queue; there must be a live worker."""
     dag_id = more.pop("dag_id", "dice")
     await api.put(dag_id, {"tasks": tasks or {"roll": TASK}})
     flow = Flow(api.store, api.clock)
     flow.outlet = QUEUE
     run = await flow.create(dag_id=dag_id, **{"run_id": f"r{next(_NUMBERS)}"} | more)
-    (one, *_) = await flow.begin(run)
-    return str(one.attempt_id)
+    return next(str(one.attempt_id) for one in await flow.begin(run) if one.labels["task_id"] == "roll")
+
+
+async def admit(api: Api, task_id: str) -> str:
+    """Queue what is ready now, and return the attempt of *task_id*."""
+    flow = Flow(api.store, api.clock)
+    flow.outlet = QUEUE
+    return next(str(one.attempt_id) for one in await flow.admit() if one.labels["task_id"] == task_id)
 
 
 async def ticket_of(api: Api, attempt_id: str) -> str:

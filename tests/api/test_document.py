@@ -16,9 +16,8 @@ from jsonschema import Draft202012Validator
 from api.docs import page
 from api.problems import ALL, BY_ERROR
 from api.schemas import dags as dag_schemas
-from tests.api.remote import QUEUE, TASK, Worker, offer, ticket_of
+from tests.api.remote import TASK, Worker, admit, offer, ticket_of
 from tests.api.service import until
-from tests.metastore.flow import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,9 +134,7 @@ async def story(api: Api, admin: httpx.AsyncClient, document: dict[str, Any]) ->
         if content := operation.get("requestBody", {}).get("content", {}).get("application/json"):
             named = content["schema"].get("$ref", "").rpartition("/")[2]
             body = (
-                content["example"]
-                if "example" in content
-                else document["components"]["schemas"][named]["examples"][0]
+                content["example"] if "example" in content else document["components"]["schemas"][named]["examples"][0]
             )
         answered.append((name, operation, await admin.request(verb.upper(), path, json=body, headers=headers)))
 
@@ -180,12 +177,10 @@ async def story(api: Api, admin: httpx.AsyncClient, document: dict[str, Any]) ->
     await send("put_log", key, attempt_id=attempt_id, offset="0")
     await send("put_output", key, attempt_id=attempt_id)
     await send("finish", key, attempt_id=attempt_id)
-    flow = Flow(api.store, api.clock)
-    flow.outlet = QUEUE
-    (second,) = await flow.admit()
+    second = await admit(api, "report")
     own = Worker(api, await api.key("work"), worker["worker_id"], worker["boot_id"], worker["token"])
-    assert (await own.start(second.attempt_id)).is_success
-    await send("get_input", own.keys[second.attempt_id], attempt_id=second.attempt_id)
+    assert (await own.start(second)).is_success
+    await send("get_input", own.keys[second], attempt_id=second)
     await send("leave", **at_worker)
     # Keys have random ids: the example's is nobody's.
     assert set(by_name) == {"get_key", "revoke_key"}
