@@ -77,8 +77,9 @@ async def get_logs(
     r"""Read what a task wrote to its standard output and standard error, in the order it wrote it.
 
     Plain text in UTF-8; bytes that are not UTF-8 are shown as `\xNN`, NUL as `\x00`. With `follow=true` the answer
-    goes on as the task writes and ends when the attempt does and the last bytes of its log are there. With `Accept: text/event-stream` the same comes as
-    server-sent events: `log` (data: `{"text": …}`), and `end` at the end (data: `{"state": …}`).
+    goes on as the task writes and ends when the attempt has ended and the last bytes of its log are there. With
+    `Accept: text/event-stream` the same comes as server-sent events: `log` (data: `{"text": …}`), and `end` at the end
+    (data: `{"state": …}`).
     """
     attempt = await service.store.read(_attempt, dag_id, run_id, task_id, wanted)
     file = LogFile(service.settings.log_dir, attempt.id, offset=wanted.offset)
