@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from dag import graph, params
+from dag import graph, params, urls
 from dag.explain import LATER_KINDS
 from dag.fields import shown
 from dag.references import Malformed, Reference, escape, parse, scan
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from dag.findings import Findings
 
 MAX_EDGES: Final = 50_000
-KINDS: Final = ("command", "python", "empty")
+KINDS: Final = ("command", "python", "http", "empty")
+#: Headers that say how a request travels; whoever makes it writes them.
+OUR_HEADERS: Final = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect"}
+    | {"accept-encoding", "proxy-authorization", "proxy-connection"}
+)
 
 # In text that is never resolved: ${HOME} is the shell's own business, ${params.x} a mistake.
 _OURS: Final = re.compile(r"(?<!\$)\$\{(?:params[.\[}]|outputs[.\[]|run[.\[]|try_number\})")
@@ -96,6 +101,26 @@ def _check_kind(task: dict[str, Any], at: str, findings: Findings) -> None:
                 f"The Python task {what}.",
                 'Give it one: "call": "module:function", or "source".',
             )
+    if isinstance(http := task.get("http"), dict):
+        _check_http(http, f"{at}/http", findings)
+
+
+def _check_http(http: dict[str, Any], at: str, findings: Findings) -> None:
+    if isinstance(url := http.get("url"), str) and (wrong := urls.why_refused(url)):
+        findings.add(f"{at}/url", "url_not_allowed", *wrong)
+    if http.get("json") is not None and http.get("body") is not None:
+        findings.add(at, "json_and_body", "The request has both json and body.", "Send one of them.")
+    seen: set[str] = set()
+    headers = http.get("headers")
+    for name in headers if isinstance(headers, dict) else ():
+        folded = str(name).lower()
+        if folded in OUR_HEADERS:
+            message = f"The header {shown(str(name))} is written by who makes the request."
+            findings.add(f"{at}/headers/{escape(str(name))}", "reserved_header", message, "Leave it out.")
+        if folded in seen:
+            message = f"The header {shown(str(name))} is there twice; upper and lower case are the same."
+            findings.add(f"{at}/headers/{escape(str(name))}", "duplicate", message, "Name it once.")
+        seen.add(folded)
 
 
 def _check_upstreams(tasks: Tasks, ids: Collection[str], findings: Findings) -> dict[str, list[str]]:
@@ -187,6 +212,9 @@ def _task_references(task: dict[str, Any], at: str, findings: Findings) -> list[
     if isinstance(python := task.get("python"), dict):
         for name in ("args", "kwargs"):
             found += _scanned(python.get(name), f"{at}/python/{name}", findings)
+    if isinstance(http := task.get("http"), dict):
+        for name in ("url", "headers", "query", "json", "body"):
+            found += _scanned(http.get(name), f"{at}/http/{name}", findings)
     return found
 
 

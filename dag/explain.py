@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dag.findings import Findings
 
 _TASK_LATER: Final = frozenset(
-    {"http", "wait", "callback", "approval", "trigger_dag", "when", "map_over", "pool", "pool_slots"}
+    {"wait", "callback", "approval", "trigger_dag", "when", "map_over", "pool", "pool_slots"}
     | {"resources", "executor_config", "image", "secrets", "inlets", "outlets", "group", "deadline"}
     | {"on_failure", "on_success"}
 )
@@ -32,7 +32,7 @@ LATER: Final = {
     "python": frozenset({"requirements", "packages"}),
 }
 #: Task kinds of later releases.
-LATER_KINDS: Final = ("http", "wait", "callback", "approval", "trigger_dag")
+LATER_KINDS: Final = ("wait", "callback", "approval", "trigger_dag")
 
 #: What others call our fields.
 _SYNONYMS: Final = {
@@ -63,6 +63,11 @@ _SYNONYMS: Final = {
     "working_dir": "cwd",
     "workdir": "cwd",
     "op_args": "args",
+    "verb": "method",
+    "uri": "url",
+    "endpoint": "url",
+    "data": "body",
+    "params": "query",
     "op_kwargs": "kwargs",
 }
 _TYPES: Final = {
@@ -92,6 +97,11 @@ _EXAMPLES: Final = {
     "owners": '["data-team"]',
     "env": '{"DAY": "2026-01-31"}',
     "python": '{"call": "module:function"}',
+    "http": '{"method": "GET", "url": "https://example.com/"}',
+    "method": '"GET"',
+    "url": '"https://example.com/orders"',
+    "headers": '{"Accept": "application/json"}',
+    "query": '{"day": "2026-01-31"}',
     "empty": "{}",
     "params": '{"type": "object", "properties": {}}',
     "defaults": '{"retries": 2}',

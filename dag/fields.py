@@ -18,6 +18,9 @@ CALL_PATTERN: Final = (
 INTERPRETER_PATTERN: Final = r"^(?![\s\S]*\$\{)(?:/[^\u0000-\u001f\u007f]{1,999}|[A-Za-z0-9_][A-Za-z0-9_.+-]{0,249})$"
 ENV_NAME_PATTERN: Final = r"^(?!RUNYARD_)[A-Za-z_][A-Za-z0-9_]{0,249}$"
 CWD_PATTERN: Final = r"^(?!/)(?!(?:[\s\S]*/)?\.\.(?:/|$))(?![\s\S]*\$\{)[\s\S]+$"
+#: A token of RFC 9110.
+HEADER_PATTERN: Final = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}$"
+URL_PATTERN: Final = r"^(?:https?://|\$\{)[\s\S]+$"
 LABEL_PATTERN: Final = r"^[^\u0000-\u001f\u007f]{1,100}$"
 #: What the brokers behind the queue executors take; .DQ and .XQ are Dramatiq's own queues beside one.
 QUEUE_PATTERN: Final = r"^(?![\s\S]*\.[DX]Q$)[a-zA-Z_][a-zA-Z0-9._-]{0,99}$"
@@ -27,12 +30,15 @@ ID_SCHEMA_PATTERN: Final = r"^(?!\.{1,2}$)[A-Za-z0-9_.~:+-]{1,250}$"
 LONGEST_WORD: Final = 100_000
 LONGEST_SOURCE: Final = 256 * 1024
 LONGEST_PROSE: Final = 10_000
+LONGEST_URL: Final = 8_000
 INT32_MAX: Final = 2**31 - 1
 
 _CALL: Final = re.compile(CALL_PATTERN[1:-1])
 _INTERPRETER: Final = re.compile(INTERPRETER_PATTERN[1:-1])
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,249}")
 _QUEUE: Final = re.compile(QUEUE_PATTERN[1:-1])
+_HEADER: Final = re.compile(HEADER_PATTERN[1:-1])
+_URL: Final = re.compile(URL_PATTERN[1:-1])
 _LABEL: Final = re.compile(LABEL_PATTERN[1:-1])
 
 
@@ -163,6 +169,20 @@ def _interpreter(text: str) -> str:
     return text
 
 
+def _header(text: str) -> str:
+    if not _HEADER.fullmatch(text):
+        hint = "A name is letters, digits and dashes, such as Content-Type."
+        raise Wrong("bad_header", f"{shown(text)} cannot be the name of a header.", hint)
+    return text
+
+
+def _url(text: str) -> str:
+    if not _URL.fullmatch(text):
+        message = f"{shown(text)} is no address of HTTP."
+        raise Wrong("bad_url", message, "Begin it with https://, http:// or a reference.")
+    return text
+
+
 def _label(text: str) -> str:
     if not _LABEL.fullmatch(text):
         raise Wrong(
@@ -260,3 +280,12 @@ Call = Annotated[
     str, StringConstraints(max_length=1000), AfterValidator(_call), _schema(pattern=CALL_PATTERN, maxLength=1000)
 ]
 Interpreter = Annotated[str, AfterValidator(_interpreter), _schema(pattern=INTERPRETER_PATTERN)]
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+Url = Annotated[
+    str,
+    StringConstraints(max_length=LONGEST_URL),
+    AfterValidator(_url),
+    _schema(pattern=URL_PATTERN, maxLength=LONGEST_URL),
+]
+HeaderName = Annotated[str, AfterValidator(_header), _schema(pattern=HEADER_PATTERN)]
+Text = Annotated[str, StringConstraints(max_length=LONGEST_WORD)]

@@ -1,4 +1,4 @@
-"""What a task can be: the objects below ``python`` and ``empty``."""
+"""What a task can be: the objects below ``python``, ``http`` and ``empty``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dag import fields
-from dag.fields import Call, Interpreter, Source  # noqa: TC001  pydantic reads them at run time
+from dag.fields import Call, HeaderName, Interpreter, Method, Source, Text, Url
 
 
 class Model(BaseModel):
@@ -49,6 +49,54 @@ class PythonSpec(Model):
         dict[str, Any],
         Field(description="Keyword arguments: JSON values, references allowed.", examples=[{"day": "${params.day}"}]),
     ] = Field(default_factory=dict)
+
+
+Headers = dict[HeaderName, Text]
+
+
+class HttpSpec(Model):
+    """One request over HTTP; its answer is the output: `{status, headers, body}`."""
+
+    method: Annotated[Method, Field(description="The method of the request.", examples=["POST"])]
+    url: Annotated[
+        Url,
+        Field(
+            description="Where to, with http:// or https://. May hold references; behind the host their values are "
+            "percent-encoded. Public addresses only, unless the operator allows more (`RUNYARD_HTTP_ALLOW`).",
+            examples=["https://api.example.com/orders/${params.day}"],
+        ),
+    ]
+    headers: Annotated[
+        Headers,
+        Field(
+            description="Headers of the request. Values may hold references.",
+            examples=[{"Accept": "application/json"}],
+        ),
+    ] = Field(default_factory=dict)
+    query: Annotated[
+        dict[str, Text],
+        Field(
+            description="What stands behind the `?` of the URL, encoded for you. Values may hold references.",
+            examples=[{"day": "${params.day}"}],
+        ),
+    ] = Field(default_factory=dict)
+    json_: Annotated[
+        Any,
+        Field(
+            alias="json",
+            description="A JSON value to send; references allowed, a string that is one whole reference keeps the type "
+            "of its value. null: none.",
+            examples=[{"loaded": "${outputs.load.count}"}],
+        ),
+    ] = None
+    body: Annotated[
+        str | None,
+        Field(
+            description="A text to send instead of `json`; references allowed. It is text/plain unless `headers` says "
+            "otherwise.",
+            examples=["day=${params.day}"],
+        ),
+    ] = None
 
 
 class EmptySpec(Model):

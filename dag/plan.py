@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dag import graph, references
 from dag.references import Scope, resolve, resolve_text
 from dag.retry import RetryPolicy
+from dag.urls import resolve_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dag.spec import DagSpec, TaskSpec
     from dag.trigger_rules import TriggerRule
 
-Kind = Literal["command", "python", "empty"]
+Kind = Literal["command", "python", "http", "empty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class PlanTask:
     cwd: str | None
     #: The kind's own part, references inside: ``{"argv": [...]}``, ``{"shell": "..."}``,
     #: ``{"call", "args", "kwargs"}``, ``{"source", "args", "kwargs"}`` (both with ``interpreter`` where it
-    #: is not the usual one) or ``{}``.
+    #: is not the usual one), ``{"http": {"method", "url", "headers", "query"}}`` with ``json`` or ``body``, or ``{}``.
     body: Mapping[str, Any]
     #: Numbers of the tasks whose outputs its references name; all of them are (transitively) upstream.
     needs: tuple[int, ...]
@@ -119,8 +120,8 @@ def compile_plan(spec: DagSpec) -> Plan:
 def resolved(task: PlanTask, scope: Scope) -> Resolved:
     """Return the body and the environment of *task* with their references replaced.
 
-    Every element of argv and every variable is text then; ``args`` and ``kwargs`` keep their JSON types.  Raises
-    :exc:`~dag.references.Unresolved`.
+    Every element of argv and every variable is text then; ``args``, ``kwargs`` and the ``json`` of a request keep their
+    JSON types.  Raises :exc:`~dag.references.Unresolved`.
     """
     body = dict(task.body)
     if "argv" in body:
@@ -128,6 +129,8 @@ def resolved(task: PlanTask, scope: Scope) -> Resolved:
     for name in ("args", "kwargs"):
         if name in body:
             body[name] = resolve(body[name], scope)
+    if "http" in body:
+        body["http"] = _request(body["http"], scope)
     return Resolved(body, {name: resolve_text(value, scope) for name, value in task.env.items()})
 
 
@@ -135,7 +138,7 @@ def _compile(spec: DagSpec, task_id: str, numbers: Mapping[str, int], downstream
     task = spec.with_defaults(task_id)
     kind, body = _body(task)
     env = task.env
-    parts = (body.get("argv"), body.get("args"), body.get("kwargs"), env)
+    parts = (body.get("argv"), body.get("args"), body.get("kwargs"), body.get("http"), env)
     named = {reference.task_id for part in parts if part for reference in references.find(part)} - {None}
     return PlanTask(
         no=numbers[task_id],
@@ -168,4 +171,23 @@ def _body(task: TaskSpec) -> tuple[Kind, dict[str, Any]]:
         form = {"call": python.call} if python.call is not None else {"source": python.source}
         other = {} if python.interpreter is None else {"interpreter": python.interpreter}
         return "python", {**form, **other, "args": list(python.args), "kwargs": python.kwargs}
+    if task.http is not None:
+        http = task.http
+        given = {"json": http.json_, "body": http.body}
+        sent = {name: value for name, value in given.items() if value is not None}
+        return "http", {
+            "http": {"method": http.method, "url": http.url, "headers": http.headers, "query": http.query, **sent}
+        }
     return "empty", {}
+
+
+def _request(http: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
+    request = dict(http)
+    request["url"] = resolve_url(http["url"], scope)
+    for name in ("headers", "query"):
+        request[name] = {key: resolve_text(value, scope) for key, value in http[name].items()}
+    if "json" in http:
+        request["json"] = resolve(http["json"], scope)
+    if "body" in http:
+        request["body"] = resolve_text(http["body"], scope)
+    return request

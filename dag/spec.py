@@ -32,7 +32,7 @@ from dag.fields import (
 )
 from dag.findings import Findings
 from dag.ids import TaskId
-from dag.kinds import Empty, Model, PythonSpec
+from dag.kinds import Empty, HttpSpec, Model, PythonSpec
 from dag.trigger_rules import TriggerRule
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ Command = Annotated[
 
 
 class TaskSpec(TaskSettings):
-    """One task: exactly one of `command`, `python` and `empty`, and how it runs."""
+    """One task: exactly one of `command`, `python`, `http` and `empty`, and how it runs."""
 
     description: Annotated[
         fields.Prose | None,
@@ -181,6 +181,15 @@ class TaskSpec(TaskSettings):
     shell: Annotated[Flag, Field(description="`command` is one line for the shell.", examples=[True])] = False
     python: Annotated[
         PythonSpec | None, Field(description="A Python function; what it returns (JSON) is the task's output.")
+    ] = None
+    http: Annotated[
+        HttpSpec | None,
+        Field(
+            description="A request over HTTP. Its output is `{status, headers, body}`, the body parsed where it is "
+            "JSON. An answer other than 2xx fails the task; redirects are not followed. Without an `execution_timeout` "
+            "it may take five minutes.",
+            examples=[{"method": "GET", "url": "https://api.example.com/orders"}],
+        ),
     ] = None
     empty: Annotated[
         Empty | None,
@@ -277,6 +286,7 @@ _FIELDS: Final = {
     "defaults": tuple(Defaults.model_fields),
     "task": tuple(TaskSpec.model_fields),
     "python": tuple(PythonSpec.model_fields),
+    "http": tuple(field.alias or name for name, field in HttpSpec.model_fields.items()),
     "empty": (),
 }
 
@@ -321,9 +331,11 @@ def json_schema() -> dict[str, Any]:
     schema = DagSpec.model_json_schema()
     definitions = schema["$defs"]
     # pydantic says which keys fit a pattern, and leaves open that no other key may be there.
-    for name, holder in (("tasks", schema), ("env", definitions["Defaults"]), ("env", definitions["TaskSpec"])):
+    holders = [(definitions["Defaults"], "env"), (definitions["TaskSpec"], "env"), (definitions["HttpSpec"], "headers")]
+    for holder, name in [(schema, "tasks"), *holders]:
         holder["properties"][name]["additionalProperties"] = False
     definitions["PythonSpec"]["oneOf"] = [_given("call"), _given("source")]
+    definitions["HttpSpec"]["not"] = {"allOf": [_given("json"), _given("body")]}
     definitions["TaskSpec"] |= {
         "oneOf": [_given(kind) for kind in checks.KINDS],
         "if": {"properties": {"shell": {"const": True}}, "required": ["shell"]},

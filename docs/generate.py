@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from dag import trigger_rules as trigger_rule_module
 from dag.durations import format_duration
-from dag.kinds import PythonSpec
+from dag.kinds import HttpSpec, PythonSpec
 from dag.spec import DagSpec, TaskSettings, TaskSpec
 from dag.states import ATTEMPT_STEPS, RUN_STEPS, TASK_STEPS
 from runyard import exits, settings
@@ -48,7 +48,7 @@ def settings_table() -> str:
     """Return every environment variable with its default."""
     rows = ["| variable | default | what it says |", "|---|---|---|"]
     seen = set()
-    for source in (settings.Settings, settings.ClientSettings):
+    for source in (settings.Settings, settings.WorkerSettings, settings.ClientSettings):
         for name, field in source.model_fields.items():
             if name in seen:
                 continue
@@ -121,7 +121,7 @@ def fields_table(model: type[BaseModel], without: type[BaseModel] | None = None)
         if without is not None and name in without.model_fields:
             continue
         default = "**required**" if field.is_required() else _as_json(field.get_default(call_default_factory=True))
-        rows.append(f"| `{name}` | {default} | {field.description} |")
+        rows.append(f"| `{field.alias or name}` | {default} | {field.description} |")
     return "\n".join(rows)
 
 
@@ -144,6 +144,7 @@ SECTIONS: Final = {
     "task-fields": lambda: fields_table(TaskSpec, without=TaskSettings),
     "settings-fields": lambda: fields_table(TaskSettings),
     "python-fields": lambda: fields_table(PythonSpec),
+    "http-fields": lambda: fields_table(HttpSpec),
     "trigger-rules": trigger_rules,
     "run-states": lambda: diagram(RUN_STEPS),
     "task-states": lambda: diagram(TASK_STEPS),

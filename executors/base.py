@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
+from worker.settings import HTTP_PORTS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
@@ -195,6 +197,9 @@ class ExecutorConfig:
     task_python: str
     #: How many attempts may run at once.
     parallelism: int
+    #: What ``http`` tasks may reach besides public addresses (networks, host names), and at which ports.
+    http_allow: tuple[str, ...] = ()
+    http_ports: tuple[int, ...] = HTTP_PORTS
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -68,6 +68,8 @@ class Local:
                 log_dir=str(config.log_dir.absolute()),
                 task_python=config.task_python,
                 environ=environ,
+                http_allow=config.http_allow,
+                http_ports=config.http_ports,
             )
             client = _clients[key] = AgentClient(config.home, settings, environ)
         self._client = client

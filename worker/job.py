@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from worker.spool import Spool
 
 _RUNNER: Final = str(Path(__file__).with_name("runner.py"))
+_HTTP: Final = str(Path(__file__).with_name("http_task.py"))
+#: How long a request without a timeout may take.
+_HTTP_SECONDS: Final = 300.0
 #: What means the interpreter of all tasks.
 _OURS: Final = frozenset({"python", "python3"})
 
@@ -40,6 +44,8 @@ def build(
     }
     if body["kind"] == "command":
         return {**job, "argv": _argv(body, settings.task_python)}
+    if body["kind"] == "http":
+        return _http(job, body, settings)
     return _python(job, body, settings)
 
 
@@ -61,3 +67,23 @@ def _python(job: dict[str, Any], body: TaskBody, settings: AgentSettings) -> dic
         return {**job, "python": task}
     stdin = {"python": task, "output": job["output"], "error": job["error"]}
     return {**job, "argv": [interpreter, _RUNNER], "stdin": stdin, "interpreter": interpreter}
+
+
+def _http(job: dict[str, Any], body: TaskBody, settings: AgentSettings) -> dict[str, Any]:
+    """Return *job* as a request, which our own interpreter makes; its working folder is always its own."""
+    stdin = {
+        "http": body["http"],
+        "allow": settings.http_allow,
+        "ports": settings.http_ports,
+        # The agent ends it at its timeout, and says so; a request that has none must end too.
+        "limit": _HTTP_SECONDS if body["timeout"] is None else body["timeout"] + _HTTP_SECONDS,
+        "output": job["output"],
+        "error": job["error"],
+    }
+    return {
+        **job,
+        "argv": [sys.executable, "-I", "-S", _HTTP],
+        "stdin": stdin,
+        "cwd": job["env"]["RUNYARD_WORK_DIR"],
+        "base": "",
+    }

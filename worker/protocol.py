@@ -99,6 +99,19 @@ class Start(TypedDict):
     boot_id: str
 
 
+class HttpBody(TypedDict):
+    """The request of an ``http`` task."""
+
+    method: str
+    #: As the guard judges it; ``query`` is put behind it.
+    url: str
+    headers: dict[str, str]
+    query: dict[str, str]
+    #: At most one of these two.
+    json: NotRequired[Any]
+    body: NotRequired[str]
+
+
 class TaskBody(TypedDict):
     """All that is needed to run one attempt; references are resolved, nothing is left to decide."""
 
@@ -109,7 +122,7 @@ class TaskBody(TypedDict):
     try_number: int
     #: ISO 8601, or "" where the run has none.
     logical_date: str
-    kind: Literal["command", "python"]
+    kind: Literal["command", "python", "http"]
     #: ``command``: the argv, or None where ``shell`` is given.
     argv: NotRequired[list[str] | None]
     #: ``command``: a line for ``/bin/sh -c``.
@@ -122,6 +135,8 @@ class TaskBody(TypedDict):
     interpreter: NotRequired[str | None]
     args: NotRequired[list[Any]]
     kwargs: NotRequired[dict[str, Any]]
+    #: ``http``: the request.
+    http: NotRequired[HttpBody]
     #: The task's own variables; the agent adds its allow-list and the RUNYARD_* ones.
     env: dict[str, str]
     #: Relative to the code directory; None is the attempt's private work directory.

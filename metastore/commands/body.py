@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from sqlalchemy import bindparam, select
 
@@ -54,7 +54,7 @@ def build_body(tx: Tx, turn: Turn, instance: Any, try_number: int) -> TaskBody:
         "map_index": instance.map_index,
         "try_number": try_number,
         "logical_date": _iso(turn.row.logical_date) or "",
-        "kind": "command" if task.kind == "command" else "python",
+        "kind": cast("Literal['command', 'python', 'http']", task.kind),  # an empty task has no attempt
         "env": given.env,
         "cwd": task.cwd,
         "timeout": None if task.timeout is None else task.timeout.total_seconds(),

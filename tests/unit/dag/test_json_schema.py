@@ -37,7 +37,7 @@ BEYOND_STRUCTURE = frozenset(
         "bad_reference",
         "reference_not_allowed",
     }
-    | {"bad_schema", "bad_default", "nul_character", "duplicate"}
+    | {"bad_schema", "bad_default", "nul_character", "duplicate", "url_not_allowed", "reserved_header"}
 )
 
 
@@ -58,7 +58,7 @@ def test_it_is_a_schema() -> None:
 
 
 def test_every_field_is_documented_with_an_example_that_fits() -> None:
-    objects = [SCHEMA, *(SCHEMA["$defs"][name] for name in ("Defaults", "TaskSpec", "PythonSpec"))]
+    objects = [SCHEMA, *(SCHEMA["$defs"][name] for name in ("Defaults", "TaskSpec", "PythonSpec", "HttpSpec"))]
     fields = [(name, field) for one in objects for name, field in one["properties"].items()]
     assert [name for name, field in fields if not field.get("description", "").endswith((".", "`"))] == []
     assert [name for name, field in fields if "examples" not in field and name != "python"] == []
@@ -74,6 +74,7 @@ BASE: dict[str, Any] = {
         "b": {"python": {"call": "m:f", "args": [1], "kwargs": {"x": None}}, "depends_on": ["a"]},
         "c": {"empty": {}, "retries": 1, "retry_delay": "PT1S"},
         "d": {"command": "echo", "shell": True, "cwd": "x/y"},
+        "f": {"http": {"method": "GET", "url": "https://x/", "headers": {"X": "y"}, "json": [1]}},
     },
 }
 
@@ -82,6 +83,8 @@ VALUES: list[Any] = [
     *[None, True, False, 0, 1, 1.0, 0.5, -1, 1001, 2**31],
     *["", "x", "a b", "a/b", "..", "/x", "x/../y", "RUNYARD_X", "PT1S", "P1M", "PT", "all_done", "m:f", "a" * 101],
     *["q.DQ", "q.DQ.x", "1q", "kill", "continue", "/x/y z", "python3.12"],
+    *["GET", "get", "http://x", "https://", "ftp://x"],
+    *[{"method": "PUT", "url": "https://x"}, {"method": "PUT", "url": "https://x", "json": 1, "body": ""}],
     *[[], ["x"], ["x", 1], [""], [None]],
     *[{}, {"x": 1}, {"X": "1"}, {"call": "m:f"}, {"source": "x"}, {"call": "m:f", "source": "x"}],
     *[{"empty": {}}, {"empty": True}, {"command": ["x"]}, {"a": {"empty": {}}}, {"1": {"empty": {}}}],
@@ -92,6 +95,8 @@ PLACES: list[tuple[str, ...]] = [
     *[("defaults", name) for name in SCHEMA["$defs"]["Defaults"]["properties"]],
     *[("tasks", "a", name) for name in [*SCHEMA["$defs"]["TaskSpec"]["properties"], "unknown", "http"]],
     *[("tasks", "b", "python", name) for name in [*SCHEMA["$defs"]["PythonSpec"]["properties"], "unknown"]],
+    *[("tasks", "f", "http", name) for name in [*SCHEMA["$defs"]["HttpSpec"]["properties"], "unknown"]],
+    *[("tasks", "f", "http", "headers", name) for name in ("X-Y", "a b", "")],
     ("tasks", "c", "empty"),
     ("tasks", "d", "command"),
     ("tasks", "d", "shell"),
@@ -127,6 +132,12 @@ def test_schema_and_code_agree_on_one_change(place: tuple[str, ...]) -> None:
         document = changed(place, value)
         said[repr(value)] = (VALIDATOR.is_valid(document), taken(document))
     assert {value: answer for value, answer in said.items() if answer[0] is not answer[1]} == {}
+
+
+@pytest.mark.parametrize("url", ["${run.run_id}", "https://${run.run_id}/${try_number}", "x${run.run_id}"])
+def test_schema_and_code_agree_on_references_in_a_url(url: str) -> None:
+    document = changed(("tasks", "f", "http", "url"), url)
+    assert VALIDATOR.is_valid(document) is taken(document) is not url.startswith("x")
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=200)

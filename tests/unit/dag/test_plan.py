@@ -270,6 +270,33 @@ def test_an_attempt_of_a_function_gets_json_values() -> None:
     assert resolved(found, Scope(params={"n": 3})).body == {"call": "m:f", "args": [{"n": 3}], "kwargs": {"n": [3]}}
 
 
+def test_a_request_gets_texts_and_json() -> None:
+    http = {
+        "method": "PUT",
+        "url": "https://h/${outputs.up[0]}?x=${params.n}",
+        "headers": {"X": "n=${params.n}"},
+        "query": {"q": "${params.obj}"},
+        "json": ["${params.obj}", "-${params.n}-"],
+    }
+    tasks = {
+        "up": EMPTY,
+        "a": {"http": http, "depends_on": ["up"]},
+        "b": {"http": {**http, "json": None, "body": "${params.n}"}, "depends_on": ["up"]},
+    }
+    found = plan(tasks, params={"properties": {"n": {}, "obj": {}}})
+    assert (task(found).kind, task(found).body, task(found).needs) == ("http", {"http": http}, (0,))
+    scope = Scope(params={"n": 3, "obj": {"a": 1}}, outputs={"up": ["é/"]})
+    wanted: dict[str, Any] = {
+        "method": "PUT",
+        "url": "https://h/%C3%A9%2F?x=3",
+        "headers": {"X": "n=3"},
+        "query": {"q": '{"a":1}'},
+    }
+    assert resolved(task(found), scope).body == {"http": {**wanted, "json": [{"a": 1}, "-3-"]}}
+    assert resolved(task(found, "b"), scope).body == {"http": {**wanted, "body": "3"}}
+    assert task(found).body == {"http": http}
+
+
 def test_a_shell_line_and_source_stay_as_they_are() -> None:
     found = plan(
         {"a": {"command": "echo ${HOME} $${x}", "shell": True}, "b": {"python": {"source": "main = '${x}'.format"}}}

@@ -154,8 +154,8 @@ tasks:
 
 def test_of_the_designed_example_only_what_comes_later_is_refused() -> None:
     document = read(DESIGNED.encode(), media="yaml")
-    assert places(document) == [("/schedule", "not_supported"), ("/tasks/notify/http", "not_supported")]
-    del document["schedule"], document["tasks"]["notify"]
+    assert places(document) == [("/schedule", "not_supported")]
+    del document["schedule"]
     load(document, executors=["local"])
 
 
@@ -334,6 +334,72 @@ def test_an_interpreter_is_a_path_or_a_name(name: str | None) -> None:
     load(doc({"a": {"python": {"call": "m:f", "interpreter": name}}}))
 
 
+REQUEST: dict[str, Any] = {"method": "POST", "url": "https://x.example/a"}
+
+
+def test_a_request_with_everything_is_taken() -> None:
+    http = {
+        "method": "PATCH",
+        "url": "http://${params.host}:8080/a/${params.id}?x=%20&y=${params.id}",
+        "headers": {"Authorization": "Bearer ${params.id}", "X-~Empty": ""},
+        "query": {"ä b": "${params.id}"},
+        "json": {"rows": ["${params.id}", None, 1.5]},
+    }
+    found = only(load(doc({"a": {"http": http}}, params={"properties": {"host": {}, "id": {}}})))
+    assert found.http is not None
+    assert (found.http.json_, found.http.body) == (http["json"], None)
+    load(doc({"a": {"http": {**REQUEST, "json": None, "body": ""}}}))
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "code"),
+    [
+        ({"method": "get"}, "/method", "unknown_value"),
+        ({"method": "CONNECT"}, "/method", "unknown_value"),
+        ({"method": None}, "/method", "unknown_value"),
+        ({"url": "x.example/a"}, "/url", "bad_url"),
+        ({"url": "ftp://x.example/a"}, "/url", "bad_url"),
+        ({"url": "file:///etc/passwd"}, "/url", "bad_url"),
+        ({"url": ""}, "/url", "bad_url"),
+        ({"url": 5}, "/url", "wrong_type"),
+        ({"url": "https://x/" + "y" * 8000}, "/url", "too_long"),
+        ({"url": "https://u:p@x.example/"}, "/url", "url_not_allowed"),
+        ({"url": "https://${run.run_id}@x.example/"}, "/url", "url_not_allowed"),
+        ({"url": "https://x.example/a b"}, "/url", "url_not_allowed"),
+        ({"url": "https://x.example/\n"}, "/url", "url_not_allowed"),
+        ({"url": "https://bücher.example/"}, "/url", "url_not_allowed"),
+        ({"url": "https://x.example/#top"}, "/url", "url_not_allowed"),
+        ({"url": "https://x.example/${"}, "/url", "bad_reference"),
+        ({"headers": ["X: y"]}, "/headers", "wrong_type"),
+        ({"headers": {"X": 1}}, "/headers/X", "wrong_type"),
+        ({"headers": {"X Y": "1"}}, "/headers/X Y", "bad_header"),
+        ({"headers": {"X:": "1"}}, "/headers/X:", "bad_header"),
+        ({"headers": {"": "1"}}, "/headers/", "bad_header"),
+        ({"headers": {"X\r\nY": "1"}}, "/headers/X\r\nY", "bad_header"),
+        ({"headers": {"HOST": "1"}}, "/headers/HOST", "reserved_header"),
+        ({"headers": {"Transfer-Encoding": "chunked"}}, "/headers/Transfer-Encoding", "reserved_header"),
+        ({"headers": {"X": "1", "x": "2"}}, "/headers/x", "duplicate"),
+        ({"query": "a=b"}, "/query", "wrong_type"),
+        ({"query": {"a": 1}}, "/query/a", "wrong_type"),
+        ({"query": {"${params.x}": "1"}}, "/query/${params.x}", "reference_not_allowed"),
+        ({"json": 1, "body": "x"}, "", "json_and_body"),
+        ({"json": 0, "body": ""}, "", "json_and_body"),
+        ({"json": {"x": "${outputs.b}"}}, "/json/x", "unknown_reference"),
+        ({"json": {"${params.x}": 1}}, "/json/${params.x}", "reference_not_allowed"),
+        ({"body": {"x": 1}}, "/body", "wrong_type"),
+        ({"body": "${outputs.a}"}, "/body", "reference_to_itself"),
+        ({"data": "x"}, "/data", "unknown_field"),
+    ],
+)
+def test_a_request_is_refused(change: dict[str, Any], pointer: str, code: str) -> None:
+    assert places(doc({"a": {"http": {**REQUEST, **change}}})) == [(f"/tasks/a/http{pointer}", code)]
+
+
+def test_a_request_says_at_least_what_and_where() -> None:
+    wanted = [("/tasks/a/http/method", "required"), ("/tasks/a/http/url", "required")]
+    assert places(doc({"a": {"http": {}}})) == wanted
+
+
 def test_source_is_never_compiled_here() -> None:
     load(doc({"a": {"python": {"source": "this is no python ("}}}))
 
@@ -351,7 +417,8 @@ def test_source_is_never_compiled_here() -> None:
         ({"empty": {}, "shell": True}, "/shell", "shell_without_command"),
         ({"empty": False}, "/empty", "wrong_type"),
         ({"empty": {"x": 1}}, "/empty/x", "unknown_field"),
-        ({"http": {"url": "x"}}, "/http", "not_supported"),
+        ({"http": {"method": "GET", "url": "https://x/"}, "empty": {}}, "", "several_kinds"),
+        ({"callback": {"url": "x"}}, "/callback", "not_supported"),
         ({"wait": "PT1H"}, "/wait", "not_supported"),
     ],
 )
@@ -361,7 +428,7 @@ def test_a_task_is_exactly_one_kind(given: dict[str, Any], pointer: str, code: s
 
 @pytest.mark.parametrize(
     "name",
-    ["pool", "pool_slots", "resources", "executor_config", "when", "map_over", "http", "image", "callback"],
+    ["pool", "pool_slots", "resources", "executor_config", "when", "map_over", "image", "callback"],
 )
 def test_what_later_releases_execute_is_refused_as_not_supported(name: str) -> None:
     assert places(task(**{name: None})) == [(f"/tasks/a/{name}", "not_supported")]
@@ -431,7 +498,7 @@ def test_a_document_with_fifteen_mistakes_reports_all_fifteen() -> None:
             "a": {"command": ["x"], "depends_on": ["b"], "retries": -1},
             "b": {"command": ["x"], "depends_on": ["a", "nope"], "cwd": "/"},
             "c": {"command": "one line", "execution_timeout": "P1M"},
-            "d": {"http": {}},
+            "d": {"wait": {}},
             "1": {"empty": {}},
             "e": {"command": ["x", "${outputs.c}", "${params.y}"]},
         },
@@ -449,7 +516,7 @@ def test_a_document_with_fifteen_mistakes_reports_all_fifteen() -> None:
             ("/tasks/b/cwd", "bad_cwd"),
             ("/tasks/c/command", "shell_not_asked"),
             ("/tasks/c/execution_timeout", "bad_duration"),
-            ("/tasks/d/http", "not_supported"),
+            ("/tasks/d/wait", "not_supported"),
             ("/tasks/1", "bad_id"),
             ("/tasks/e/command/1", "reference_not_upstream"),
             ("/tasks/e/command/2", "unknown_param"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from worker.settings import AgentSettings
 from worker.spool import Spool
 
 RUNNER = Path(worker.__file__).parent / "runner.py"
-SETTINGS = AgentSettings(home="/h", code_dir="/code", log_dir="/logs", task_python="/venv/bin/python")
+SETTINGS = AgentSettings(
+    home="/h",
+    code_dir="/code",
+    log_dir="/logs",
+    task_python="/venv/bin/python",
+    http_allow=("10.0.0.0/8",),
+    http_ports=(80, 9200),
+)
 
 
 def build(tmp_path: Path, **body: Any) -> dict[str, Any]:
@@ -53,6 +61,22 @@ def test_the_tasks_own_interpreter_is_not_executed_again(tmp_path: Path, name: s
     assert job["python"]["call"] == "m:f"
 
 
+def test_a_request_is_made_by_our_own_interpreter_and_nothing_of_it_is_an_argument(tmp_path: Path) -> None:
+    http = {"method": "GET", "url": "https://x/", "headers": {"Authorization": "hunter2"}, "query": {}}
+    made = build(tmp_path, kind="http", http=http, cwd="sub", timeout=7.5)
+    assert made["argv"] == [sys.executable, "-I", "-S", str(RUNNER.with_name("http_task.py"))]
+    assert (made["cwd"], made["base"], made["python"]) == (f"{tmp_path}/0190-a", "", None)
+    assert made["stdin"] == {
+        "http": http,
+        "allow": ("10.0.0.0/8",),
+        "ports": (80, 9200),
+        "limit": 307.5,
+        "output": made["output"],
+        "error": made["error"],
+    }
+    assert build(tmp_path, kind="http", http=http)["stdin"]["limit"] == 300
+
+
 def test_a_command_gets_no_input(tmp_path: Path) -> None:
     assert build(tmp_path)["stdin"] is None
 
@@ -65,9 +89,11 @@ def test_a_task_works_in_its_own_folder_unless_it_names_one_of_the_code(tmp_path
 
 
 def test_settings_travel_as_text_and_their_version_tells_others_apart() -> None:
-    facts = {"home": "/h", "code_dir": "/c", "log_dir": "/l", "task_python": "/p"}
+    facts: dict[str, Any] = {"home": "/h", "code_dir": "/c", "log_dir": "/l", "task_python": "/p"}
     first = AgentSettings.make(**facts, environ={"A": "1"})
     assert AgentSettings.read(first.text()) == first
     assert AgentSettings.make(**facts, environ={"A": "1"}).version == first.version
     assert AgentSettings.make(**facts, environ={"A": "2"}).version != first.version
     assert AgentSettings.make(**{**facts, "task_python": "/q"}, environ={"A": "1"}).version != first.version
+    assert AgentSettings.make(**facts, environ={"A": "1"}, http_allow=["::1"]).version != first.version
+    assert AgentSettings.make(**facts, environ={"A": "1"}, http_ports=[80]).version != first.version
