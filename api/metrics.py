@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -9,14 +10,17 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container, Mapping, Sequence
     from datetime import datetime
 
     from metastore.queries.stats import Depth, Stats
+    from metastore.queries.workers import QueueRecord, WorkerRecord
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 #: From a cached read to a followed log.
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 300)
+#: More queues than these share one series: their names are the users'.
+_MOST_QUEUES: Final = 200
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -50,9 +54,20 @@ class Meters:
         self._seconds.labels(method, route).observe(seconds)
 
 
-def exposition(registry: CollectorRegistry, counts: Stats, now: datetime) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What the metastore counts, of one moment."""
+
+    stats: Stats
+    queues: Sequence[QueueRecord]
+    workers: Sequence[WorkerRecord]
+    now: datetime
+
+
+def exposition(registry: CollectorRegistry, counted: Counted) -> bytes:
     """Return what *registry* has and what the metastore counts, as text."""
-    return generate_latest(registry) + generate_latest(_Counts(_families(counts, now)))
+    families = [*_families(counted.stats, counted.now), *_of_queues(counted), *_of_workers(counted.workers)]
+    return generate_latest(registry) + generate_latest(_Counts(families))
 
 
 class _Counts(CollectorRegistry):
@@ -84,6 +99,46 @@ def _families(counts: Stats, now: datetime) -> list[GaugeMetricFamily]:
         *_pair("runyard_running_attempts", "Attempts that run.", "executor", counts.running, now),
         held,
     ]
+
+
+def _of_queues(counted: Counted) -> list[GaugeMetricFamily]:
+    """Return the measures of queues; those of which there are too many share a series."""
+    labels = ("executor", "queue")
+    ready = GaugeMetricFamily("runyard_queue_ready_tasks", "Ready tasks that wait in a queue.", labels=labels)
+    age = GaugeMetricFamily(
+        "runyard_queue_ready_tasks_oldest_seconds", "How long the first task of a queue has waited.", labels=labels
+    )
+    queued = GaugeMetricFamily("runyard_queue_queued_attempts", "Attempts offered and not taken.", labels=labels)
+    running = GaugeMetricFamily("runyard_queue_running_attempts", "Attempts of a queue that run.", labels=labels)
+    serving = GaugeMetricFamily("runyard_queue_workers", "Live workers that serve a queue.", labels=labels)
+    slots = GaugeMetricFamily("runyard_queue_slots", "Slots of the live workers of a queue.", labels=labels)
+    shown: dict[tuple[str, str], list[QueueRecord]] = {}
+    for queue in counted.queues:
+        key = (queue.executor, queue.queue if len(shown) < _MOST_QUEUES else "other")
+        shown.setdefault(key, []).append(queue)
+    for key, records in shown.items():
+        since = min((one.oldest_ready_at for one in records if one.oldest_ready_at is not None), default=counted.now)
+        ready.add_metric(key, sum(one.ready for one in records))
+        age.add_metric(key, max(0.0, (counted.now - since).total_seconds()))
+        queued.add_metric(key, sum(one.queued for one in records))
+        running.add_metric(key, sum(one.running for one in records))
+        serving.add_metric(key, sum(one.workers for one in records))
+        slots.add_metric(key, sum(one.slots for one in records))
+    return [ready, age, queued, running, serving, slots]
+
+
+def _of_workers(records: Sequence[WorkerRecord]) -> list[GaugeMetricFamily]:
+    workers = [one for one in records if one.kind == "worker"]
+    number = GaugeMetricFamily("runyard_workers", "Workers, by how they are.", labels=("executor", "state"))
+    slots = GaugeMetricFamily("runyard_worker_slots", "Slots of live workers.", labels=("executor",))
+    running = GaugeMetricFamily("runyard_worker_running_attempts", "Attempts that workers hold.", labels=("executor",))
+    for name in sorted({one.executor or "" for one in workers}):
+        own = [one for one in workers if one.executor == name]
+        for state in ("live", "draining", "lost", "gone"):
+            number.add_metric((name, state), sum(one.state == state for one in own))
+        slots.add_metric((name,), sum(one.slots or 0 for one in own if one.state == "live"))
+        running.add_metric((name,), sum(one.running for one in own))
+    return [number, slots, running]
 
 
 def _pair(

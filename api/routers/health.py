@@ -1,15 +1,18 @@
 """Whether the service lives and is ready, and its measurements."""
 
+from datetime import datetime
+from typing import Any, Final
+
 from fastapi import Request
 from starlette.responses import Response
 
 from api.auth import Scope
 from api.dependencies import Asking, Service
-from api.metrics import CONTENT_TYPE, exposition
+from api.metrics import CONTENT_TYPE, Counted, exposition
 from api.responses import answer
 from api.routing import PUBLIC, Router
 from api.schemas import health as schemas
-from metastore.queries import stats
+from metastore.queries import stats, workers
 
 router = Router(tags=["Operation"])
 
@@ -53,8 +56,18 @@ async def ready(request: Request) -> Response:
 async def metrics(service: Service, caller: Asking) -> Response:
     """Read measurements in the text format of Prometheus.
 
-    Queue depth and age, runs and tasks by state, requests, and the times of the scheduler's loop.
+    Depth and age of queues, runs and tasks by state, workers and their slots, requests, heartbeats, and the times of
+    the scheduler's loop.
     """
     caller.everywhere("Reading metrics")
-    counts = await service.store.read(stats.count)
-    return Response(exposition(service.registry, counts, service.clock.now()), media_type=CONTENT_TYPE)
+    counted = await service.store.read(_count, service.clock.now())
+    return Response(exposition(service.registry, counted), media_type=CONTENT_TYPE)
+
+
+#: There are never more workers in a measure.
+_MOST_WORKERS: Final = 10_000
+
+
+def _count(conn: Any, now: datetime) -> Counted:
+    queues = workers.queues(conn, now, sorted(workers.executors_by_queue(conn)))
+    return Counted(stats.count(conn), queues, workers.workers(conn, now, "", _MOST_WORKERS), now)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import bindparam, func, select, text
 
 from metastore.among import among
 from metastore.models.agents import agents
 from metastore.models.attempts import attempts
-from metastore.models.limits import limits
+from metastore.models.limits import limits, queues_prefix
 from metastore.models.runs import task_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -134,6 +134,10 @@ _ACTIVE: Final = (
     .where(text("attempts.state IN ('queued', 'running')"), _attempt.queue.is_not(None))
     .group_by(_attempt.executor, _attempt.queue, _attempt.state)
 )
+#: Agents are hosts with a scheduler: there are never many.
+_ANNOUNCED: Final = select(_agent.executors).where(_agent.kind == "agent").limit(1_000)
+_SERVED: Final = select(_agent.executor).where(_agent.kind == "worker").distinct()
+_ROOM: Final = select(limits.c.key, limits.c.capacity, limits.c.used).where(among(limits.c.key, "keys"))
 _QUEUE_LIMITS: Final = select(limits.c.key).where(limits.c.key.like("slots:%/%"))
 
 
@@ -229,6 +233,37 @@ def queues(conn: Connection, now: datetime, executors: Sequence[str]) -> list[Qu
         for executor, queue in sorted(names)
         if executor in executors
     ]
+
+
+def executors_by_queue(conn: Connection) -> set[str]:
+    """Return the executors that hand attempts to workers: as schedulers have announced them, or workers serve them."""
+    announced = {one["name"] for row in conn.execute(_ANNOUNCED) for one in row.executors if one.get("by_queue")}
+    return announced | set(conn.execute(_SERVED).scalars())
+
+
+def live_slots(conn: Connection, now: datetime) -> dict[str, tuple[int, int]]:
+    """Return, by executor, how many live workers it has, and their slots."""
+    found: dict[str, tuple[int, int]] = {}
+    for row in conn.execute(_LIVE, {"now": now}):
+        number, slots = found.get(row.executor, (0, 0))
+        found[row.executor] = (number + 1, slots + row.slots)
+    return found
+
+
+def waiting_for(
+    conn: Connection, now: datetime, places: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Literal["no_worker", "queue_full"]]:
+    """Return why nothing is taken from some of *places* (executor, queue) at the moment; all are of executors by queue.
+
+    Whether a worker lives is asked of the workers themselves: a limit knows it a little later.
+    """
+    if not places:
+        return {}
+    served = {(row.executor, queue) for row in conn.execute(_LIVE, {"now": now}) for queue in row.queues}
+    keys = {f"{queues_prefix(executor)}{queue}": (executor, queue) for executor, queue in places}
+    full = {keys[row.key] for row in conn.execute(_ROOM, {"keys": list(keys)}) if row.used >= (row.capacity or 0)}
+    found: dict[tuple[str, str], Literal["no_worker", "queue_full"]] = dict.fromkeys(full & served, "queue_full")
+    return found | dict.fromkeys(set(places) - served, "no_worker")
 
 
 def _of_key(key: str) -> tuple[str, str]:
