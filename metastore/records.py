@@ -111,6 +111,7 @@ class TaskRecord:
     n_cancelled: int
     due_at: datetime | None
     executor: str
+    queue: str
     priority_weight: int
     blocked_on: str | None
     scheduled_at: datetime | None
@@ -130,8 +131,11 @@ class AttemptRecord:
     try_number: int
     state: str
     executor: str
+    queue: str | None
     placed_on: str | None
     boot_id: str | None
+    #: SHA-256 of its remote supervisor's secret; null where that is one of this product's own hosts.
+    key_hash: str | None
     queued_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -198,6 +202,8 @@ class ExecutorRecord:
     agent_id: str
     host: str
     placed: bool
+    #: Its slots are those of the live workers of its queues.
+    by_queue: bool
     #: None is unbounded.
     slots: int | None
     used: int

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 #: Agents are hosts: there are never many.
-_AGENTS: Final = select(agents).order_by(agents.c.agent_id).limit(bindparam("most"))
+_AGENTS: Final = select(agents).where(agents.c.kind == "agent").order_by(agents.c.agent_id).limit(bindparam("most"))
 _LIMITS: Final = select(limits.c.key, limits.c.capacity, limits.c.used).where(
     limits.c.key.in_(bindparam("keys", expanding=True))
 )
@@ -44,6 +44,7 @@ def _record(host: Any, executor: dict[str, Any], slots: tuple[int | None, int]) 
         agent_id=host.agent_id,
         host=host.host,
         placed=bool(executor.get("placed")),
+        by_queue=bool(executor.get("by_queue")),
         slots=capacity,
         used=used,
         status=executor.get("status", ""),

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import bindparam, select, tuple_
 
+from metastore.among import among
+from metastore.models.attempts import attempts
 from metastore.models.runs import outputs, task_instances
 from metastore.records import TaskRecord, columns, many, one
 
@@ -19,6 +21,12 @@ _GET: Final = select(*_TASK).where(
     task_instances.c.run == bindparam("run"),
     task_instances.c.task_id == bindparam("task_id"),
     task_instances.c.map_index == bindparam("map_index"),
+)
+_HOLDERS: Final = select(attempts.c.instance, attempts.c.placed_on).where(
+    among(attempts.c.instance, "instances"),
+    attempts.c.placed_on.is_not(None),
+    attempts.c.try_number
+    == select(task_instances.c.try_number).where(task_instances.c.id == attempts.c.instance).scalar_subquery(),
 )
 _OUTPUT: Final = select(outputs.c.value).where(outputs.c.instance == bindparam("instance"))
 
@@ -44,6 +52,13 @@ def page(
     if states:
         query = query.where(task_instances.c.state.in_(states))
     return many(TaskRecord, conn.execute(query))
+
+
+def holders(conn: Connection, instances: Sequence[int]) -> dict[int, str]:
+    """Return, by task instance, what its last attempt was placed on."""
+    if not instances:
+        return {}
+    return {row.instance: row.placed_on for row in conn.execute(_HOLDERS, {"instances": list(instances)})}
 
 
 def output(conn: Connection, instance: int) -> str | None:
