@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import json
 import os
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -31,19 +32,11 @@ class Pulse:
     """Says how a service of *home* is, every few seconds until it ends; *look* returns what is wrong with it."""
 
     def __init__(self, home: Path, name: str, clock: Clock, look: Callable[[], Awaitable[Sequence[str]]]) -> None:
-        self._folder = home / _FOLDER
-        self._name = name
-        self._clock = clock
+        self._mark = _Mark(home / _FOLDER, name, clock)
         self._look = look
 
     async def __aenter__(self) -> Self:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        for path, file in _files(self._folder):
-            if not _is_held(file):
-                path.unlink(missing_ok=True)  # of a service that crashed
-        self._path = self._folder / f"{self._name}-{os.getpid()}"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._mark.make()
         await self._say()
         self._task = asyncio.create_task(self._go_on(), name="pulse")
         return self
@@ -52,8 +45,7 @@ class Pulse:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        self._path.unlink(missing_ok=True)
-        os.close(self._file)
+        self._mark.remove()
 
     async def _go_on(self) -> None:
         while True:
@@ -62,11 +54,66 @@ class Pulse:
 
     async def _say(self) -> None:
         try:
-            wrong = list(await self._look())
+            self._mark.say(await self._look())
         except Exception as error:  # noqa: BLE001  # whatever it is, that is what is wrong
-            wrong = [f"{type(error).__name__}: {error}"]
-        said = {"service": self._name, "at": self._clock.monotonic(), "wrong": [one[:200] for one in wrong[:5]]}
+            self._mark.say([f"{type(error).__name__}: {error}"])
+
+
+class ThreadPulse:
+    """The same for a service that is made of threads."""
+
+    def __init__(self, home: Path, name: str, clock: Clock, look: Callable[[], Sequence[str]]) -> None:
+        self._mark = _Mark(home / _FOLDER, name, clock)
+        self._look = look
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._go_on, name="pulse", daemon=True)
+
+    def start(self) -> None:
+        """Say it now, and go on until :meth:`stop`."""
+        self._mark.make()
+        self._say()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ends.set()
+        self._thread.join()
+        self._mark.remove()
+
+    def _go_on(self) -> None:
+        while not self._ends.wait(_EVERY):
+            self._say()
+
+    def _say(self) -> None:
+        try:
+            self._mark.say(self._look())
+        except Exception as error:  # noqa: BLE001  # whatever it is, that is what is wrong
+            self._mark.say([f"{type(error).__name__}: {error}"])
+
+
+class _Mark:
+    """The file of one living process."""
+
+    def __init__(self, folder: Path, name: str, clock: Clock) -> None:
+        self._folder = folder
+        self._name = name
+        self._clock = clock
+
+    def make(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path, file in _files(self._folder):
+            if not _is_held(file):
+                path.unlink(missing_ok=True)  # of a service that crashed
+        self._path = self._folder / f"{self._name}-{os.getpid()}"
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def say(self, wrong: Sequence[str]) -> None:
+        said = {"at": self._clock.monotonic(), "wrong": [one[:200] for one in wrong[:5]]}
         os.pwrite(self._file, json.dumps(said).ljust(_SIZE).encode(), 0)
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._file)
 
 
 class Wellness(NamedTuple):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,19 @@ async def reap_strangers() -> None:
     before: set[int] = set()
     while True:
         await asyncio.sleep(_EVERY)
+        before = reap(before)
+
+
+def start_reaping() -> None:
+    """Do the same on a thread of its own."""
+    if os.getpid() == 1:
+        threading.Thread(target=_go_on, name="reaper", daemon=True).start()
+
+
+def _go_on() -> None:
+    before: set[int] = set()
+    while True:
+        time.sleep(_EVERY)
         before = reap(before)
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from typer.testing import CliRunner
 
 from runyard import cli, health
-from runyard.health import Pulse, Wellness
+from runyard.health import Pulse, ThreadPulse, Wellness
 from runyard.world import SystemClock
+from tests.processes import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +59,18 @@ async def test_what_changes_is_said_soon(tmp_path: Path, clock: FakeClock, monke
             looks.wrong, looks.error = list(wrong), error
             while _said(tmp_path, clock) != [("worker", said)]:  # noqa: ASYNC110  # a file, not an event
                 await asyncio.sleep(0.01)
+
+
+def test_a_service_of_threads_says_it_too(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_EVERY", 0.01)
+    wrong = ["registering: the agent is being started"]
+    pulse = ThreadPulse(tmp_path / "home", "worker", clock, lambda: wrong)
+    pulse.start()
+    assert _said(tmp_path / "home", clock) == [("worker", ("registering: the agent is being started",))]
+    wrong.clear()
+    wait_until(lambda: _said(tmp_path / "home", clock) == [("worker", ())], 20, lambda: "it never said so")
+    pulse.stop()
+    assert _said(tmp_path / "home", clock) == []
 
 
 async def test_who_says_nothing_for_long_is_not_well(tmp_path: Path, clock: FakeClock) -> None:
