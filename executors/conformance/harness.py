@@ -48,6 +48,10 @@ class Hooks(Protocol):
     reference.
     """
 
+    #: A free port of 127.0.0.1 that ``http`` tasks may reach: the executor runs with ``http_allow`` of this address and
+    #: ``http_ports`` of this port (``RUNYARD_HTTP_ALLOW``, ``RUNYARD_HTTP_PORTS`` of a worker).
+    http_port: int
+
     def processes(self) -> list[int]:
         """Return every live process that was started for this harness: workers, supervisors, tasks."""
         ...

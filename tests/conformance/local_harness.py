@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ class LocalHarness:
         self.code_dir.mkdir(exist_ok=True)
         self.scratch = folder / "scratch"
         self.scratch.mkdir(exist_ok=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.http_port: int = free.getsockname()[1]
         self.executor: Local | None = None
         self.agents: set[int] = set()
         # What the service's own parent left open for everybody must not reach a task.
@@ -57,6 +60,8 @@ class LocalHarness:
             log_dir=self.home / "logs",
             task_python=python,
             parallelism=self.slots,
+            http_allow=("127.0.0.1",),
+            http_ports=(self.http_port,),
         )
         executor = registry.make(config)
         assert isinstance(executor, Local)
