@@ -32,6 +32,7 @@ ENTRIES: Final = {
     "scheduler": Entry(
         "runyard.commands.services", "Run a scheduler with its executors alone, on Postgres.", _SERVICES
     ),
+    "worker": Entry("runyard.commands.worker", "Take tasks from a broker and run them on this host.", _SERVICES),
     "db": Entry("runyard.commands.database", "Bring the database to this release, or look where it is.", _SERVICES),
     "apply": Entry("runyard.commands.dags", "Create or update DAGs from files.", _DAGS),
     "dags": Entry("runyard.commands.dags", "List the DAGs.", _DAGS),
@@ -45,6 +46,10 @@ ENTRIES: Final = {
     "clear": Entry("runyard.commands.runs", "Have task instances of a run run again.", _RUNS),
     "keys": Entry("runyard.commands.keys", "Create, list and revoke API keys.", _OPERATION),
     "executors": Entry("runyard.commands.operation", "List the executors and how they are.", _OPERATION),
+    "workers": Entry("runyard.commands.operation", "List the workers and how they are.", _OPERATION),
+    "health": Entry(
+        "runyard.commands.operation", "Say whether the services of this home are well; exit with 1 if not.", _OPERATION
+    ),
     "version": Entry("runyard.commands.operation", "Say which release this is.", _OPERATION),
 }
 

@@ -21,9 +21,13 @@ def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     *,
     scope: Annotated[
-        list[str], typer.Option("--scope", "-s", help="read, logs, trigger, define or admin; may be given again.")
+        list[str], typer.Option("--scope", "-s", help="read, logs, trigger, define, work or admin; may be given again.")
     ] = ["read"],  # noqa: B006  # typer copies it
     dag_prefix: Annotated[str | None, typer.Option(help="The key sees only DAGs whose id starts with this.")] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option("--queue", "-q", help="With the scope work: the queues that its workers may serve."),
+    ] = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="ISO 8601, such as 2027-01-01T00:00:00Z.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -31,6 +35,8 @@ def create(
     body: dict[str, Any] = {"name": name, "scopes": scope}
     if dag_prefix is not None:
         body["dag_prefix"] = dag_prefix
+    if queue:
+        body["queues"] = queue
     if expires is not None:
         body["expires_at"] = expires
     answer = connect().send("POST", path_of("keys"), body)
@@ -55,6 +61,7 @@ def list_(*, limit: Annotated[int, typer.Option(min=1, help="At most so many.")]
             ("NAME", lambda key: key["name"]),
             ("SCOPES", lambda key: ", ".join(key["scopes"])),
             ("DAGS", lambda key: f"{key['dag_prefix']}…" if key["dag_prefix"] else ""),
+            ("QUEUES", lambda key: ", ".join(key["queues"] or ())),
             ("CREATED", lambda key: show.moment(key["created_at"])),
             ("EXPIRES", lambda key: show.moment(key["expires_at"])),
             ("LAST USED", lambda key: show.moment(key["last_used_at"])),

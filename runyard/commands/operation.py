@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -39,6 +39,47 @@ def executors(*, json: AsJson = False) -> None:
             ("DETAIL", lambda place: place.get("detail")),
         ],
         "No executor has said hello yet.",
+    )
+    if queues := [{"executor": one["name"], **queue} for one in items for queue in one["queues"]]:
+        show.say("")
+        show.table(queues, _QUEUES, "")
+
+
+_QUEUES: Final[list[show.Column]] = [
+    ("QUEUE", lambda queue: queue["queue"]),
+    ("EXECUTOR", lambda queue: queue["executor"]),
+    ("WORKERS", lambda queue: queue["workers"]),
+    ("SLOTS", lambda queue: queue["slots"]),
+    ("RUNNING", lambda queue: queue["running"]),
+    ("OFFERED", lambda queue: queue["queued"]),
+    ("WAITING", lambda queue: queue["ready"]),
+    ("SINCE", lambda queue: show.moment(queue["oldest_ready_at"])),
+]
+
+
+@app.command()
+def workers(*, limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100, json: AsJson = False) -> None:
+    """List the workers, and the agents of schedulers' hosts, and how they are."""
+    items = connect().items(path_of("workers"), limit)
+    if json:
+        show.as_json(items)
+        return
+    show.table(
+        items,
+        [
+            ("WORKER", lambda one: one["worker_id"]),
+            ("KIND", lambda one: one["kind"]),
+            ("NAME", lambda one: one["name"]),
+            ("STATE", lambda one: one["state"]),
+            ("HOST", lambda one: one["host"]),
+            ("EXECUTOR", lambda one: one["executor"]),
+            ("QUEUES", lambda one: ", ".join(one["queues"])),
+            ("SLOTS", lambda one: one["slots"]),
+            ("RUNNING", lambda one: one["running"]),
+            ("SEEN", lambda one: show.moment(one["seen_at"])),
+            ("VERSION", lambda one: one["version"]),
+        ],
+        "No worker has registered yet.",
     )
 
 

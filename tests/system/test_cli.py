@@ -8,6 +8,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from tests.system.service import ROOT, Service, wait_for
@@ -245,3 +246,31 @@ def test_a_service_that_is_not_there_is_told_with_its_address(service: Service) 
     done = service.cli("dags", RUNYARD_API_URL=url)
     assert done.returncode == 3
     assert url in done.stderr
+
+
+def test_workers_and_the_queues_that_they_serve_are_listed(service: Service) -> None:
+    assert [one["kind"] for one in service.ask("workers")] == ["agent"]
+    made = service.ask("keys", "create", "a worker", "--scope", "work", "--queue", "gpu")
+    assert "gpu" in service.cli("keys", "list").stdout
+    registration = {
+        "protocol": 1,
+        "version": "0",
+        "worker_id": "a" * 32,
+        "boot_id": "b" * 32,
+        "token": "c" * 43,
+        "name": "builder",
+        "host": "here",
+        "pid": 1,
+        "executor": "dramatiq",
+        "queues": ["gpu"],
+        "slots": 2,
+    }
+    bearer = {"Authorization": f"Bearer {made['key']}"}
+    answer = httpx.post(f"{service.url}/worker/v1/workers", json=registration, headers=bearer)
+    assert answer.status_code == 200, answer.text
+    (worker,) = [one for one in service.ask("workers") if one["kind"] == "worker"]
+    assert (worker["name"], worker["queues"], worker["free"]) == ("builder", ["gpu"], 2)
+    assert "builder" in service.cli("workers").stdout
+    shown = service.cli("executors").stdout
+    assert "gpu" in shown
+    assert "WAITING" in shown
