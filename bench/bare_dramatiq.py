@@ -61,8 +61,15 @@ class Hands:
         log = os.open(place / f"{name}.part", os.O_WRONLY | os.O_CREAT, 0o600)
         files = {name_: str(place / f"{name}.{name_}") for name_ in ("output", "error")}
         job: dict[str, Any] = {
-            **{"id": name, "argv": argv, "stdin": None, "interpreter": None, "python": None},
-            **{"env": self._base, "cwd": str(place), "base": "", **files},
+            "id": name,
+            "argv": argv,
+            "stdin": None,
+            "interpreter": None,
+            "python": None,
+            "env": self._base,
+            "cwd": str(place),
+            "base": "",
+            **files,
         }
         self._loop.call_soon_threadsafe(self._zygote.fork, job, log)
         end.wait()
