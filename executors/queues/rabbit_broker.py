@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_HEARTBEAT: Final = 60
+#: Whoever waits for an answer of a broker that hangs waits about that long.
+_HEARTBEAT: Final = 15
 #: How long one wait lasts: a consumer that is to stop sees it then.
 _WAIT: Final = 1.0
 _FIRST_PAUSE: Final = 0.1

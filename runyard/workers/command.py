@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+#: How long threads that talk to the broker may take to let go of it, in milliseconds; attempts have ended before.
+_FAREWELL: Final = 20_000
+
+
 class _End:
     """Why the worker is to end: a signal, or the API's refusal."""
 
@@ -78,7 +82,7 @@ def _serve_dramatiq(settings: WorkerSettings) -> None:
     log.info("ready", broker=address.shown, queues=list(settings.worker_queues))
     end.came.wait()
     log.info("stopping")
-    worker.stop()
+    worker.stop(timeout=_FAREWELL)
     broker.close()
     log.info("stopped")
     if end.refused is not None:

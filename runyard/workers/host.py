@@ -12,8 +12,10 @@ from executors.feed import Feeder, HomeTaken, Worker
 from executors.queues.address import Address
 from executors.queues.room import Room
 from runyard.exits import Exit, Stop, in_words
+from runyard.health import ThreadPulse
+from runyard.reaper import start_reaping
 from runyard.workers import places
-from runyard.world import SystemEntropy
+from runyard.world import SystemClock, SystemEntropy
 from worker import linux
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Host:
         self._room: Room | None = None
         self._place: Place | None = None
         self._feeder: Feeder | None = None
+        self._pulse: ThreadPulse | None = None
         self._once = threading.Lock()
         self._is_draining = False
 
@@ -90,6 +93,8 @@ class Host:
                 worker,
                 code_dir=settings.code,
                 task_python=settings.task_python,
+                http_allow=settings.http_allow,
+                http_ports=settings.http_ports,
                 entropy=SystemEntropy(),
                 on_status=self._on_status,
             )
@@ -97,6 +102,9 @@ class Host:
             raise Stop(Exit.IN_USE, str(error)) from None
         except OSError as error:
             raise Stop(Exit.HOME, f"The home {place.folder} cannot be used: {error}.") from None
+        self._pulse = ThreadPulse(settings.home, "worker", SystemClock(), self._wrong)
+        self._pulse.start()
+        start_reaping()
         log.info("worker begins", name=name, home=str(place.folder), queues=list(queues), slots=slots)
 
     def succeed(self, broker_id: str) -> list[str]:
@@ -127,6 +135,15 @@ class Host:
         if not feeder.drain(self._settings.worker_drain):
             log.warning("the agent did not end in time; it goes on by itself")
         feeder.close()
+        if self._pulse is not None:
+            self._pulse.stop()
+
+    def _wrong(self) -> list[str]:
+        """Return what is wrong, for ``runyard health``."""
+        if self._feeder is None or self._is_draining:
+            return []
+        state, detail = self._feeder.status
+        return [] if state == "serving" else [f"{state}: {detail}"]
 
     def _on_status(self, state: Standing, detail: str) -> None:
         if state == "serving" and not self._is_draining:
