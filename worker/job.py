@@ -32,6 +32,7 @@ def build(
     cwd = body["cwd"]
     job = {
         "id": attempt_id,
+        "refused": "",
         "argv": None,
         "stdin": None,
         "interpreter": None,
@@ -46,7 +47,9 @@ def build(
         return {**job, "argv": _argv(body, settings.task_python)}
     if body["kind"] == "http":
         return _http(job, body, settings)
-    return _python(job, body, settings)
+    if body["kind"] == "python":
+        return _python(job, body, settings)
+    return {**job, "refused": f"this worker does not know tasks of the kind {body['kind']!r}; update it"}
 
 
 def _argv(body: TaskBody, task_python: str) -> list[str]:

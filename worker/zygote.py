@@ -155,6 +155,8 @@ class _Zygote:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        if job["refused"]:
+            return _fail(job, 126, job["refused"])
         try:
             os.chdir(job["cwd"])
         except (OSError, ValueError) as error:

@@ -94,6 +94,14 @@ async def interpreter_that_cannot_run_the_task_is_named(bench: Bench) -> None:
             bench.check(word in row.ending["error"], f"{interpreter}: {row.ending['error']!r} says {word!r}")
 
 
+@scenario(21)
+async def unknown_kind_fails_the_task(bench: Bench) -> None:
+    """A task of a kind that the worker does not know fails at once and says so; it is no loss."""
+    row = await bench.run(kind="of_tomorrow")
+    bench.expect((row.state, row.ending["exit_code"]), ("failed", 126))
+    bench.check("kind 'of_tomorrow'" in row.ending["error"], row.ending["error"])
+
+
 @scenario(32)
 async def python_in_another_interpreter_is_stopped_with_its_tree(bench: Bench) -> None:
     """A cancel gives it SIGTERM and its grace, a timeout ends it, and what it started is dead too."""

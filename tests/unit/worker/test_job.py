@@ -77,6 +77,13 @@ def test_a_request_is_made_by_our_own_interpreter_and_nothing_of_it_is_an_argume
     assert build(tmp_path, kind="http", http=http)["stdin"]["limit"] == 300
 
 
+def test_a_kind_of_a_later_release_is_refused_and_not_guessed(tmp_path: Path) -> None:
+    made = build(tmp_path, kind="wait")
+    assert (made["argv"], made["python"]) == (None, None)
+    assert made["refused"] == "this worker does not know tasks of the kind 'wait'; update it"
+    assert build(tmp_path)["refused"] == ""
+
+
 def test_a_command_gets_no_input(tmp_path: Path) -> None:
     assert build(tmp_path)["stdin"] is None
 
