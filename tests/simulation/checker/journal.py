@@ -1,0 +1,154 @@
+"""What tasks wrote themselves, held against the log: every start of user code, its order, and its end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.checker.history import History
+    from tests.simulation.checker.replay import Replay
+    from tests.simulation.checker.story import Attempt, InstanceKey
+    from tests.simulation.checker.violations import Line, Report
+
+_ENDS = ("end", "fail")
+
+
+@dataclass(slots=True)
+class _Ran:
+    """One execution of user code."""
+
+    start: Line
+    #: Its place in the journal.
+    place: int
+    end: Line | None = None
+    end_place: int = 0
+    lines: list[Line] = field(default_factory=list)
+
+
+class Journal:
+    """The executions, by attempt."""
+
+    def __init__(self, history: History, replay: Replay, report: Report) -> None:
+        self._history = history
+        self._replay = replay
+        self._report = report
+        self._ran: dict[str, _Ran] = {}
+
+    def judge(self) -> None:
+        """Find every violation that the journal shows."""
+        fences: dict[tuple[InstanceKey, int], Line] = {}
+        for place, line in enumerate(self._history.journal):
+            if line["what"] == "start":
+                self._report.counts["journal starts"] += 1
+                self._start(place, line, fences)
+            elif line["what"] == "saw":
+                self._saw(line)
+            elif (ran := self._ran.get(line["attempt_id"])) is None:
+                self._report.add("I-3", "user code ended that never started", line)
+            elif line["what"] in _ENDS and ran.end is None:
+                ran.end, ran.end_place = line, place
+        for attempt_id, ran in self._ran.items():
+            attempt = self._replay.attempts.get(attempt_id)
+            if attempt is not None and attempt.started is not None and not self._doubted(ran.start):
+                self._end(attempt, ran)
+                self._order(attempt, ran)
+        self._overlaps()
+        self._after_cancels()
+
+    def _start(self, place: int, line: Line, fences: dict[tuple[InstanceKey, int], Line]) -> None:
+        key = (line["dag_id"], line["run_id"], line["task_id"], line.get("map_index", -1))
+        attempt = self._replay.attempts.get(line["attempt_id"])
+        before = fences.setdefault((key, line["fence"]), line)
+        if before is not line:
+            self._report.add("I-3", f"user code started twice under the fence {line['fence']}", before, line)
+        elif self._doubted(line):
+            pass  # the log says nothing certain about it
+        elif attempt is None or attempt.started is None:
+            self._report.add("I-3", "user code started without a won start", line, attempt.queued if attempt else None)
+        elif (attempt.instance, attempt.fence) != (key, line["fence"]):
+            self._report.add("I-3", "user code was told another fence than its attempt has", line, attempt.queued)
+        self._ran.setdefault(line["attempt_id"], _Ran(line, place))
+
+    def _doubted(self, line: Line) -> bool:
+        run = self._replay.runs.get((line["dag_id"], line["run_id"]))
+        return run is not None and run.doubted
+
+    def _end(self, attempt: Attempt, ran: _Ran) -> None:
+        if attempt.succeeded and (ran.end is None or ran.end["what"] != "end"):
+            self._report.add("I-4", "a success was accepted of user code that did not come to its end",
+                             ran.start, ran.end, attempt.ended)  # fmt: skip
+
+    def _order(self, attempt: Attempt, ran: _Ran) -> None:
+        """What it waited for had ended before it began, on the tasks' own clock."""
+        for name, attempt_id in attempt.inputs.items():
+            upstream = self._ran.get(attempt_id)
+            if upstream is None or upstream.end is None:
+                continue  # it keeps no journal; or an accepted success without an end, which is told already
+            if _before(ran.start, ran.place, upstream.end, upstream.end_place):
+                self._report.add("I-6", f"it began before its upstream {name} had ended", upstream.end, ran.start)
+
+    def _saw(self, line: Line) -> None:
+        self._report.counts["outputs seen"] += 1
+        attempt = self._replay.attempts.get(line["attempt_id"])
+        if attempt is None or self._replay.runs[line["dag_id"], line["run_id"]].document is None:
+            return
+        if attempt.inputs.get(line["from_task"]) != line["from_attempt"]:
+            got = self._replay.attempts.get(line["from_attempt"])
+            what = f"it was given an output of {line['from_task']} that was not accepted for it"
+            self._report.add("I-22", what, line, attempt.started, (got.ended or got.queued) if got else None)
+
+    def _overlaps(self) -> None:
+        by_instance: dict[InstanceKey, list[tuple[int, _Ran]]] = defaultdict(list)
+        for attempt_id, ran in self._ran.items():
+            attempt = self._replay.attempts.get(attempt_id)
+            if attempt is not None:
+                by_instance[attempt.instance].append((attempt.fence, ran))
+        for key, those in by_instance.items():
+            run = self._replay.runs[key[0], key[1]]
+            task = run.task(key[2])
+            if task is not None and task.goes_on:
+                continue
+            those.sort(key=lambda pair: pair[0])
+            for (_, earlier), (_, later) in pairwise(those):
+                self._overlap(earlier, later)
+
+    def _overlap(self, earlier: _Ran, later: _Ran) -> None:
+        end, start = earlier.end, later.start
+        if end is None:
+            return
+        if "t" in end and "t" in start:
+            beside = end["t"] - start["t"]
+        else:
+            beside = float(earlier.end_place > later.place)
+            beside = beside and self._history.setup.overlap + beside
+        if beside > self._history.setup.overlap:
+            self._report.add("I-5", "a superseded attempt went on beside its successor", earlier.start, start, end)
+
+    def _after_cancels(self) -> None:
+        """After an answered cancel nothing of the run writes any more, once the grace is over."""
+        for call in self._history.calls:
+            if call["op"] != "cancel" or call["status"] not in range(200, 300) or call.get("t1") is None:
+                continue
+            limit = call["t1"] + self._history.setup.grace
+            run = self._replay.runs.get((call["dag_id"], call["run_id"]))
+            cancels = [row for state, row in run.states if state in ("cancelling", "cancelled")] if run else []
+            if run is None or not cancels:
+                continue
+            reopened = [row for state, row in run.states if state == "queued" and row.get("from_state")]
+            if reopened:
+                continue  # a later clear starts it again, by right
+            of_run = (call["dag_id"], call["run_id"])
+            for line in self._history.journal:
+                if (line["dag_id"], line["run_id"]) == of_run and line.get("t", limit) > limit:
+                    late = line["t"] - call["t1"]
+                    self._report.add("I-21", f"user code ran on {late:.1f} s after an answered cancel", line, call)
+                    break
+
+
+def _before(one: Line, place: int, other: Line, other_place: int) -> bool:
+    if "t" in one and "t" in other:
+        return bool(one["t"] < other["t"])
+    return place < other_place

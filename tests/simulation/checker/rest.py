@@ -1,0 +1,91 @@
+"""What must be true at the end: what is stored is what the log says; once there was rest, nothing is left to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.checker.history import History
+    from tests.simulation.checker.replay import Replay
+    from tests.simulation.checker.story import Run
+    from tests.simulation.checker.violations import Line, Report
+
+
+def judge_end(history: History, replay: Replay, report: Report) -> None:
+    """Find every violation that the last reads show."""
+    _runs(history, replay, report)
+    for line in history.instances:
+        run = replay.runs.get((line["dag_id"], line["run_id"]))
+        if run is not None and not run.doubted:
+            _instance(run, line, report)
+    _vanished(history, replay, report)
+    doubted = any(run.doubted for run in replay.runs.values())
+    for line in history.used if not doubted else ():
+        held = replay.capacity.used(line["key"])
+        if held != line["used"]:
+            report.add("I-13", f"{line['used']} of the limit {line['key']} are counted, the log says {held}", line)
+    if history.rest is not None:
+        _at_rest(history, replay, report)
+
+
+def _runs(history: History, replay: Replay, report: Report) -> None:
+    for line in history.runs:
+        run = replay.runs.get((line["dag_id"], line["run_id"]))
+        if run is None:
+            report.add("I-18", "a run is stored that the log does not know", line)
+            continue
+        if line["state"] != run.state:
+            report.add("I-18", f"the run is stored as {line['state']}, the log says {run.state}", line, run.row)
+        counts = line.get("counts")
+        if counts is None or run.doubted:
+            continue
+        states = Counter(one.state for one in run.instances.values())
+        told = {state: number for state, number in counts.items() if number and state != "pending"}
+        logged = {state: number for state, number in states.items() if state != "pending"}
+        if told != logged:
+            report.add("I-8", f"the run counts {told}, its instances are {logged}", line, run.row)
+
+
+def _instance(run: Run, line: Line, report: Report) -> None:
+    found = run.instances.get((line["task_id"], line.get("map_index", -1)))
+    state, fence = ("pending", 0) if found is None else (found.state, found.fence)
+    if (line["state"], line["try_number"]) != (state, fence):
+        what = f"stored as {line['state']} under the fence {line['try_number']}, the log says {state} under {fence}"
+        report.add("I-18", what, line, found.row if found else None)
+        return
+    for name in ("failures", "losses"):
+        told, logged = line.get(name), getattr(found, name, 0)
+        if told is not None and told != logged and not (found and _uncharged(found.row)):
+            report.add("I-20", f"{told} {name} are counted, the log says {logged}", line, found.row if found else None)
+
+
+def _vanished(history: History, replay: Replay, report: Report) -> None:
+    stored = {
+        (line["dag_id"], line["run_id"], line["task_id"], line.get("map_index", -1)) for line in history.instances
+    }
+    for key in {key[:2] for key in stored}:
+        run = replay.runs.get(key)
+        for one in run.instances.values() if run is not None and not run.doubted else ():
+            if one.key not in stored:
+                report.add("I-18", f"the log has the instance {one.key[2]}, and the store has not", one.row)
+
+
+def _uncharged(row: Line | None) -> bool:
+    """Whether nobody reads any more which budget the last end was charged to."""
+    return row is not None and (row.get("from_state") == "cancelling" or row.get("reason") == "rejected")
+
+
+def _at_rest(history: History, replay: Replay, report: Report) -> None:
+    held = set((history.rest or {}).get("held") or ())
+    report.counts["at rest"] = 1
+    for run in replay.runs.values():
+        if run.final or f"{run.dag_id}/{run.run_id}" in held:
+            continue
+        active = [one for one in run.instances.values() if one.active]
+        if active:
+            report.add("L-2", f"after all that time {active[0].key[2]} is still {active[0].state}", active[0].row)
+        else:
+            report.add("L-1", f"after all that time the run is still {run.state}", run.row)
+    for line in history.left:
+        report.add("L-6", f"something was left behind: {line['what']}", line)
