@@ -83,7 +83,7 @@ class Gate:
             port = far_writer.get_extra_info("sockname")[1]
             self._passages[port] = writers
             await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
-        except OSError:
+        except (OSError, RuntimeError):  # uvloop says the second one of a transport that is closed
             pass  # the server is away, or somebody hung up: so does the other side
         finally:
             self._passages.pop(port, None)
@@ -95,5 +95,5 @@ class Gate:
             await self._flows.wait()
             writer.write(data)
             await writer.drain()
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):  # the other side may be gone already
             writer.write_eof()

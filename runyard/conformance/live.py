@@ -33,7 +33,7 @@ from runyard.conformance.service import LEASE
 from worker import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from dag.world import Entropy
     from executors.base import Door, Executor
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 _TICK: Final = 0.02
 #: An offer that nobody has taken for this long is made again, where the medium cannot say what became of it.
 _PATIENCE: Final = 1.0
-#: A worker that takes nothing: its slots are why everything that a scenario queues is admitted at once.
 _PHANTOM: Final = "f" * 32
 _MANY: Final = 10_000
 _MOST: Final = 1_000
@@ -61,7 +60,7 @@ class Live:
     backlog: list[AttemptId] | None = None
     ships_logs = True
 
-    def __init__(self, service: Service, *, queues: Sequence[str] = ("default",)) -> None:
+    def __init__(self, service: Service) -> None:
         self.service = service
         self.clock = service.clock
         self.entropy: Entropy = service.entropy
@@ -72,7 +71,7 @@ class Live:
         self.poisoned: set[str] = set()
         #: Bodies that no document says, by the attempt that stands in for them.
         self.stand_ins: dict[str, TaskBody] = {}
-        self._queues = queues
+        self._queues: set[str] = set()
         self._runs: dict[AttemptId, RunRecord] = {}
         self._launches: dict[AttemptId, Launch] = {}
         self._offered: dict[AttemptId, float] = {}
@@ -102,32 +101,39 @@ class Live:
 
     async def serve(self, executor: Executor) -> None:
         self._executor = executor
-        if getattr(executor, "by_queue", False):
-            registration = Registration(
-                worker_id=_PHANTOM,
-                boot_id=_PHANTOM,
-                token_hash="",
-                name="phantom",
-                host="nowhere",
-                pid=0,
-                version="",
-                executor=executor.name,
-                queues=tuple(self._queues),
-                slots=_MANY,
-            )
-            await self.service.store.write(register_worker, registration, timedelta(days=1))
-        else:
+        if not getattr(executor, "by_queue", False):
             place = executor.placed_on or "kit"
             facts = {"name": executor.name, "slots": _MANY, "placed": executor.placed_on is not None, "status": "ok"}
             await self.service.store.write(
                 register_agent, place, host="here", executors=[{**facts, "detail": ""}], lease=None
             )
 
+    async def _have_credit(self, queue: str) -> None:
+        """Have a worker that takes nothing; it is why everything that a scenario queues is admitted at once."""
+        assert self._executor is not None  # noqa: S101  # the bench serves it first
+        if not getattr(self._executor, "by_queue", False) or queue in self._queues:
+            return
+        self._queues.add(queue)
+        registration = Registration(
+            worker_id=_PHANTOM,
+            boot_id=_PHANTOM,
+            token_hash="",
+            name="phantom",
+            host="nowhere",
+            pid=0,
+            version="",
+            executor=self._executor.name,
+            queues=tuple(sorted(self._queues)),
+            slots=_MANY,
+        )
+        await self.service.store.write(register_worker, registration, timedelta(days=1))
+
     # What a scenario asks for
 
     async def queue(self, body: TaskBody, *, queue: str = "default") -> AttemptId:
         assert self._executor is not None  # noqa: S101  # the bench serves it first
         document, whole = document_of(body, executor=self._executor.name, queue=queue)
+        await self._have_credit(queue)
         async with self._turn:
             run = await self._trigger(document, body)
             attempt_id = await self._admit(run)
@@ -170,9 +176,13 @@ class Live:
                 await self.service.store.write(cancel_run, one.labels["dag_id"], one.labels["run_id"], actor="kit")
         if mine is None:
             raise AssertionError(f"the run {run.run_id} was not admitted")
-        ticket = sign(self.service.signing_key, mine.attempt_id) if by_queue else ""
+        ticket = self.ticket(mine.attempt_id) if by_queue else ""
         self._launches[mine.attempt_id] = Launch(mine.attempt_id, mine.labels, mine.queue, mine.priority, ticket)
         return mine.attempt_id
+
+    def ticket(self, attempt_id: str) -> str:
+        """Return what a worker shows to start an attempt."""
+        return sign(self.service.signing_key, attempt_id)
 
     def launch(self, attempt_id: AttemptId) -> Launch:
         self._offered[attempt_id] = self.clock.monotonic()
