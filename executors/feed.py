@@ -19,11 +19,11 @@ import structlog
 from executors import spawn
 from worker import environment, linux, protocol
 from worker.protocol import PROTOCOL
-from worker.settings import AgentSettings
+from worker.settings import HTTP_PORTS, AgentSettings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from dag.world import Entropy
@@ -38,7 +38,7 @@ _BOOT_SECONDS: Final = 15.0
 #: How long tasks of an agent that speaks another protocol get to end by themselves.
 _REPLACE_GRACE: Final = 10.0
 #: What an agent needs beyond the grace of a drain: SIGTERM, its grace, SIGKILL, the last answers.
-_DRAIN_MARGIN: Final = 15.0
+_DRAIN_MARGIN: Final = 20.0
 #: How long the feeder that was here before may take to let go of the home.
 _HANDOVER_SECONDS: Final = 5.0
 
@@ -86,6 +86,8 @@ class Feeder:
         code_dir: Path,
         task_python: str,
         entropy: Entropy,
+        http_allow: Sequence[str] = (),
+        http_ports: Sequence[int] = HTTP_PORTS,
         on_status: Callable[[Standing, str], None] | None = None,
     ) -> None:
         """Take the home, and start an agent where there is none; raise HomeTaken or OSError where that cannot be.
@@ -100,6 +102,8 @@ class Feeder:
             code_dir=str(code_dir.absolute()),
             task_python=task_python,
             environ=self._environ,
+            http_allow=http_allow,
+            http_ports=http_ports,
         )
         self._on_status = on_status
         self._lock = threading.Lock()
@@ -113,7 +117,9 @@ class Feeder:
         #: Whether launches go to the agent that is there.
         self._is_open = False
         self._grace: float | None = None
+        #: The agent that was started here, whether none has said hello since, and for how long.
         self._child = 0
+        self._is_new = False
         self._waited = 0.0
         self._stopping = threading.Event()
         self._drained = threading.Event()
@@ -179,7 +185,10 @@ class Feeder:
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join(2 * _LONGEST_PAUSE)
-        os.close(self._home_lock)
+        with self._lock:
+            lock, self._home_lock = self._home_lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     @property
     def _closed(self) -> bool:
@@ -236,11 +245,10 @@ class Feeder:
                     "unreachable", f"an agent holds {self._home}/agent/lock but does not answer: {error.strerror}"
                 )
             return
-        if self._child and self._waited < _BOOT_SECONDS:
-            return
-        if self._waited and self._waited < _LONGEST_PAUSE:
-            return  # it ended at once; no faster than one a second
+        if self._waited < (_BOOT_SECONDS if self._child else _LONGEST_PAUSE) and self._is_new:
+            return  # it is on its way, or ended at once: no faster than one a second
         self._waited = 0.0
+        self._is_new = True
         try:
             self._child = spawn.spawn(self._settings, self._environ)
         except OSError as failure:
@@ -277,6 +285,7 @@ class Feeder:
             if self._closed:
                 return
             self._waited = 0.0
+            self._is_new = False
             self._hello, self._end = hello, end
             self._held = {held["attempt_id"] for held in hello["attempts"]}
             self._send({"type": "welcome", "protocol": PROTOCOL, "version": self._settings.version})

@@ -106,9 +106,13 @@ class Pulse:
         self._timer: asyncio.TimerHandle | None = None
 
     def configure(self, key: str, fields: dict[str, Any]) -> None:
-        """Register as what *fields* say, now."""
+        """Register as what *fields* say, unless the API knows it already."""
+        if self.is_registered and (key, fields) == (self._key, self._fields):
+            self.nudge()
+            return
         self._key = key
         self._fields = fields
+        self.standing = ("registering", "")
         self.register()
 
     def register(self) -> None:
@@ -199,8 +203,8 @@ class Pulse:
             self._refuse(result)
         elif fields is not self._fields:
             self._after(0)  # a feeder came meanwhile
-        elif result.document.get("protocol") != PROTOCOL:
-            self._stand("refused", f"the API speaks worker protocol {result.document.get('protocol')}, not {PROTOCOL}")
+        elif isinstance(spoken := result.document.get("protocol"), int) and spoken != PROTOCOL:
+            self._stand("refused", f"the API speaks worker protocol {spoken}, this worker {PROTOCOL}")
             self._after(_pause(_REFUSED))
         elif (ttl := self._lease(result, sent_at)) is not None:
             self._heart.beaten(ttl, [], drain=False)
@@ -210,13 +214,15 @@ class Pulse:
 
     def _refuse(self, answer: Answer) -> None:
         if answer.status == 410:  # noqa: PLR2004  Gone
+            self.is_registered = False
             self._heart.superseded(answer.problem)
         self._stand("refused", answer.problem)
         self._after(_pause(_REFUSED))
 
     def _beat(self) -> None:
         who = self._identity
-        wait = min(self._interval, _LONGEST_WAIT)
+        # After an outage the answer is wanted at once: others wait for it.
+        wait = 0.0 if self._failures else min(self._interval, _LONGEST_WAIT)
         document = {
             "boot_id": who.boot_id,
             "draining": self._heart.takes_nothing(),

@@ -171,10 +171,11 @@ class RemoteAgent:
         self._offers.admit()
 
     def _launch(self, attempt_id: str, ticket: str) -> None:
-        held = self._supervisor.held.get(attempt_id)
-        if held is not None and not self._delivery.is_settled(attempt_id):
-            return  # the feeder hears of its end
-        if held is not None or self._supervisor.has_run(attempt_id):
+        if self._delivery.is_settled(attempt_id):
+            self.settled(attempt_id)
+        elif attempt_id in self._supervisor.held:
+            pass  # the feeder hears of its end
+        elif self._supervisor.has_run(attempt_id):
             self.settled(attempt_id)
         elif self._supervisor.draining or self._successor:
             pass  # the next agent of this home is asked again

@@ -15,7 +15,7 @@ one file, and an empty folder is handed from one attempt to the next.
 """
 
 # Every attempt comes through here several times; pathlib would take a tenth of the agent's time.
-# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH114, PTH116, PTH123, PTH208
+# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH110, PTH114, PTH116, PTH123, PTH208
 from __future__ import annotations
 
 import errno
@@ -59,16 +59,19 @@ class Spool:
         self._compact()
 
     def left(self) -> list[Finish]:
-        """Return the unanswered ends of a predecessor; remove everything else that it left."""
+        """Return the unanswered ends of a predecessor; remove everything else that it left, but for logs."""
+        logs = {attempt_id for attempt_id in self._begun if os.path.exists(self.log(attempt_id))}
         for name in os.listdir(self.folder):
-            attempt_id = name.partition(".")[0]
-            if name != "outcomes" and attempt_id not in self._open and attempt_id not in self._begun:
-                self.forget(attempt_id)
+            attempt_id, _, kind = name.partition(".")
+            if name != "outcomes" and attempt_id not in self._open and (kind != "log" or attempt_id not in logs):
+                self.forget(attempt_id, but_log=attempt_id in logs)
                 shutil.rmtree(f"{self.folder}/{name}", ignore_errors=True)
+        for attempt_id in self._begun.keys() - logs:
+            self.answered(attempt_id)
         return list(self._open.values())
 
     def orphans(self) -> dict[str, str]:
-        """Return the keys of attempts that a predecessor has asked to start and knew no end of."""
+        """Return the keys of attempts that ran when a predecessor died, and whose logs it left."""
         return dict(self._begun)
 
     def begin(self, attempt_id: str, key: str, reserve: int) -> None:
@@ -136,9 +139,9 @@ class Spool:
             if size > (_TOO_LONG if self._open or self._begun else _LONG):
                 self._compact()
 
-    def forget(self, attempt_id: str) -> None:
+    def forget(self, attempt_id: str, *, but_log: bool = False) -> None:
         """Remove the files of an attempt, however many and whatever their modes; this may take long."""
-        for name in (self.output(attempt_id), self.error_file(attempt_id), self.log(attempt_id)):
+        for name in (self.output(attempt_id), self.error_file(attempt_id), self.log(attempt_id))[: 2 if but_log else 3]:
             with suppress(FileNotFoundError):
                 os.unlink(name)
         work = self.work(attempt_id)

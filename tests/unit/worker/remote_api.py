@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -288,10 +289,8 @@ class _Server(ThreadingHTTPServer):
 
     def drop_all(self) -> None:
         for connection in list(self.connections):
-            try:
+            with suppress(OSError):  # it was closed already
                 connection.shutdown(2)
-            except OSError:
-                pass  # it was closed already
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that a test cut is no error."""
@@ -332,4 +331,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(reply.data)
         self.wfile.flush()
 
-    do_GET = do_POST = do_PUT = do_DELETE = _serve
+    do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  the names that http.server looks for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -9,18 +10,16 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from executors import spawn
 from executors.conformance.world import RealEntropy, is_alive
 from executors.feed import Dropped, Feeder, Worker
-from tests.unit.worker.remote_api import KEY, Api, Row, ticket_of
+from tests.unit.worker.remote_api import KEY, ticket_of
 from worker import environment, linux
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from worker.settings import AgentSettings
+    from tests.unit.worker.remote_api import Api, Row
 
 
 class Message:
@@ -49,22 +48,43 @@ class Message:
         return self.fate
 
 
+class _Feeder(Feeder):
+    """One that can be told, before it starts an agent, what its settings are to be."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._is_settled = threading.Event()
+        super().__init__(*args, **kwargs)
+
+    def settle(self, changes: dict[str, Any]) -> None:
+        self._settings = dataclasses.replace(self._settings, **changes)
+        self._is_settled.set()
+
+    def _keep(self) -> None:
+        self._is_settled.wait()
+        super()._keep()
+
+
 class Kit:
     """Everything of one worker, and the API it talks to."""
 
-    def __init__(self, folder: Path, api: Api, change: Callable[[AgentSettings], AgentSettings] | None = None) -> None:
+    def __init__(self, folder: Path, api: Api) -> None:
         self.api = api
         self.home = folder / "home"
         self.home.mkdir(mode=0o700)
         self.code = folder / "code"
         self.code.mkdir()
         self.journal = folder / "journal"
+        self.url = api.url
         self.slots = 4
         self.key = KEY
         self.statuses: list[tuple[str, str]] = []
         self.feeders: list[Feeder] = []
         self.pids: set[int] = set()
-        self._change = change
+        self._changes: dict[str, Any] = {}
+
+    def change(self, **changes: Any) -> None:
+        """Have the agents that are started from now on have other settings."""
+        self._changes = changes
 
     @property
     def feeder(self) -> Feeder:
@@ -73,9 +93,9 @@ class Kit:
     def feed(self, *, wait: bool = True) -> Feeder:
         """Start a feeder, as a worker process does; by default until the API knows it."""
         worker = Worker(
-            api_url=self.api.url, api_key=self.key, name="w", executor="dramatiq", queues=("default",), slots=self.slots
+            api_url=self.url, api_key=self.key, name="w", executor="dramatiq", queues=("default",), slots=self.slots
         )
-        feeder = Feeder(
+        feeder = _Feeder(
             self.home,
             worker,
             code_dir=self.code,
@@ -83,6 +103,7 @@ class Kit:
             entropy=RealEntropy(),
             on_status=lambda state, detail: self.statuses.append((state, detail)),
         )
+        feeder.settle(self._changes)
         self.feeders.append(feeder)
         if wait:
             assert feeder.wait_for_answer(30)[0] == "serving", feeder.status
@@ -97,6 +118,12 @@ class Kit:
         """Run an attempt to its end."""
         attempt_id = self.api.queue(**body)
         assert self.send(attempt_id).wait(within) == "acked"
+        return self.api.ended(attempt_id)
+
+    def line(self, line: str, **body: object) -> Row:
+        """Run a line to its end, as :meth:`shell` has it."""
+        attempt_id = self.shell(line, **body)
+        assert self.send(attempt_id).wait() == "acked"
         return self.api.ended(attempt_id)
 
     def shell(self, line: str, **body: object) -> str:
@@ -127,6 +154,10 @@ class Kit:
 
     def outcomes(self) -> str:
         return (self.home / "agent" / "attempts" / "outcomes").read_text()
+
+    def has_end(self, message: Message) -> bool:
+        """Whether the end of an attempt is on disk."""
+        return f'{{"finish": {{"type": "finish", "attempt_id": "{message.attempt_id}"' in self.outcomes()
 
     def left(self) -> list[str]:
         """Return the files that attempts left in the spool."""
@@ -160,8 +191,7 @@ class Kit:
 
     def close(self) -> None:
         for feeder in self.feeders:
-            with suppress(OSError):
-                feeder.close()
+            feeder.close()
         until = time.monotonic() + 20
         while found := self.processes():
             for pid in found:

@@ -1,0 +1,98 @@
+"""Contact that is lost: what runs is killed in time, or goes on because it said so; and nobody has two of an agent."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from executors.conformance.world import is_alive
+from tests.unit.worker.remote_api import problem
+
+if TYPE_CHECKING:
+    from tests.unit.worker.remote_api import Api
+    from tests.unit.worker.remote_kit import Kit
+
+TICKS = "echo $$ >> $JOURNAL; trap '' TERM; while :; do echo tick; sleep 0.05; done"
+
+
+def test_a_partition_kills_what_runs_before_anybody_else_may_start_it(kit: Kit, api: Api) -> None:
+    api.lease, api.heartbeat = 2, 0.4
+    kit.feed()
+    message = kit.begin(TICKS)
+    api.until(lambda: len(kit.lines()) == 2, "it runs")
+    api.stop()
+    away = time.monotonic()
+    pid = int(kit.lines()[1])
+    api.until(lambda: not is_alive(pid), "it is killed")
+    took = time.monotonic() - away
+    assert 1 < took < 8
+    assert kit.has_end(message)
+    api.give_up()
+    api.start()
+    assert message.wait() == "acked"
+    row = api.row(message.attempt_id)
+    assert (row.state, row.finish, row.ends[-1]["outcome"]) == ("lost", {}, "lost")
+    assert "lost contact" in row.ends[-1]["error"]
+    api.until(lambda: len(row.log) == row.ends[-1]["log_size"], "its log arrives all the same")
+    assert kit.line("true").state == "success"
+
+
+def test_a_contact_that_is_lost_for_less_than_the_lease_harms_nobody(kit: Kit, api: Api) -> None:
+    api.lease, api.heartbeat = 6, 0.5
+    kit.feed()
+    message = kit.begin("sleep 4; echo 7 > $RUNYARD_OUTPUT")
+    api.stop()
+    time.sleep(2)
+    api.start()
+    assert message.wait() == "acked"
+    assert (api.ended(message.attempt_id).finish["output"], kit.lines()) == ("7\n", ["up"])
+
+
+def test_a_task_that_asked_for_it_goes_on_without_contact(kit: Kit, api: Api) -> None:
+    api.lease, api.heartbeat = 1.5, 0.3
+    kit.feed()
+    lasting = kit.begin("sleep 5; echo 7 > $RUNYARD_OUTPUT; echo done >> $JOURNAL", on_lost_contact="continue")
+    other = kit.begin("echo $$ >> $JOURNAL; exec sleep 100")
+    api.until(lambda: len(kit.lines()) == 3, "both run")
+    api.stop()
+    api.until(lambda: not is_alive(int(kit.lines()[2])), "the other is killed")
+    assert not kit.has_end(lasting)
+    api.until(lambda: "done" in kit.lines(), "it goes on to its end")
+    api.start()
+    assert {lasting.wait(), other.wait()} == {"acked"}
+    assert api.ended(lasting.attempt_id).finish["output"] == "7\n"
+    assert api.ended(other.attempt_id).state == "lost"
+
+
+def test_nothing_is_asked_to_start_while_the_lease_is_over(kit: Kit, api: Api) -> None:
+    """It would be killed in the moment in which it is won."""
+    api.lease, api.heartbeat = 1.5, 0.3
+    kit.feed()
+    api.instead["beat"] = [problem(503, "unavailable")] * 100
+    api.until(lambda: kit.feeder.status[0] == "unreachable", "heartbeats fail, and only those")
+    time.sleep(2)
+    message = kit.send(kit.shell("echo up >> $JOURNAL"))
+    time.sleep(0.5)
+    assert api.calls["start"] == 0
+    api.instead.clear()
+    assert message.wait() == "acked"
+    assert api.ended(message.attempt_id).state == "success"
+
+
+def test_an_agent_whose_id_somebody_else_has_kills_everything_and_stays_quiet(kit: Kit, api: Api) -> None:
+    api.heartbeat = 0.4
+    kit.feed()
+    lasting = kit.begin("echo $$ >> $JOURNAL; exec sleep 100", on_lost_contact="continue")
+    api.until(lambda: len(kit.lines()) == 2, "it runs")
+    api.worker = {**api.worker, "boot_id": "0" * 32, "token": "x" * 43}
+    api.give_up()
+    api.until(lambda: kit.feeder.status[0] == "refused", "it is told")
+    assert "another worker has this one's id, maybe on a copy of its home: 410" in kit.feeder.status[1]
+    assert lasting.wait() == "acked"
+    assert (is_alive(int(kit.lines()[1])), api.row(lasting.attempt_id).state) == (False, "lost")
+    message = kit.send(kit.shell("echo never >> $JOURNAL"))
+    time.sleep(2)
+    assert (len(api.registrations), message.fate, "never" in kit.lines()) == (1, "", False)
+    kit.kill_feeder()
+    api.until(kit.is_over, "it ends with its feeder")
+    assert not api.left
