@@ -18,12 +18,15 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from api.app import create_app, stop_streams
 from api.settings import LOOPBACK, ApiSettings
 from executors import registry as executors
-from executors.base import ExecutorConfig, HealthStatus
+from executors.base import ExecutorConfig
 from metastore.settings import DatabaseSettings
 from runyard import admin_key, web
 from runyard.exits import Exit, Stop
+from runyard.health import Pulse
+from runyard.reaper import reap_strangers
 from runyard.version import version
 from runyard.world import SystemClock, SystemEntropy
+from scheduler.attendant import Attendant
 from scheduler.loop import Scheduler
 from scheduler.settings import SchedulerSettings
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from executors.base import Executor
+    from executors.base import Door, Executor
     from metastore.store import Store
     from runyard.settings import Settings
 
@@ -52,6 +55,13 @@ class Parts:
     #: A scheduler with its executors.
     scheduler: bool = False
 
+    @property
+    def name(self) -> str:
+        """The command that is these parts."""
+        if self.bound is None:
+            return "scheduler"
+        return "standalone" if self.scheduler else "api"
+
 
 async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable[None]]) -> None:
     """Be *parts* until a signal says stop, or Stop when one of them ends by itself."""
@@ -65,18 +75,30 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
         stack.push_async_callback(store.close)
         if parts.bound is not None:
             await admin_key.ensure(store, settings.home, entropy)
-        active = load_executors(settings) if parts.scheduler else []
-        if active:
+            if settings.worker_key_file is not None:
+                await admin_key.ensure_worker_key(store, settings.worker_key_file, entropy)
+        active = load_executors(settings)
+        door: Door
+        if parts.scheduler:
             scheduler = Scheduler(
                 store=store,
                 executors=active,
                 clock=clock,
                 entropy=entropy,
                 registry=registry,
-                settings=SchedulerSettings(host=os.uname().nodename),
+                settings=SchedulerSettings(host=os.uname().nodename, lease=settings.lease),
             )
             await scheduler.start()
             stack.push_async_callback(scheduler.stop, drain=_DRAIN)
+            door = scheduler.door
+        else:
+            active = [executor for executor in active if executor.by_queue]
+            attendant = Attendant(
+                store=store, executors=active, clock=clock, entropy=entropy, registry=registry, lease=settings.lease
+            )
+            await attendant.start()
+            stack.push_async_callback(attendant.stop)
+            door = attendant.door
         ended: asyncio.Task[None] | None = None
         if parts.bound is not None:
             app = create_app(
@@ -86,7 +108,8 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
                 settings=_api(settings),
                 version=version(),
                 registry=registry,
-                probes={f"executor {executor.name}": partial(_is_up, executor) for executor in active},
+                active=active,
+                door=door,
             )
             server = web.Server(app)
             ended = asyncio.create_task(server.serve(sockets=[parts.bound]))
@@ -95,6 +118,10 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
             if not server.started:
                 await ended
                 raise Stop(Exit.CRASHED, "The API did not start; the log says why.")
+        look = partial(_look, app if parts.bound is not None else None, scheduler if parts.scheduler else None)
+        await stack.enter_async_context(Pulse(settings.home, parts.name, clock, look))
+        reaper = asyncio.create_task(reap_strangers(), name="reaper")
+        stack.callback(reaper.cancel)
         await on_ready()
         waits = {asyncio.create_task(asked.wait()), *([ended] if ended else ())}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -106,6 +133,7 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
 
 def load_executors(settings: Settings) -> list[Executor]:
     """Return the executors that *settings* name, the default one first."""
+    options = {"broker_url": settings.broker, "prefix": settings.queue_prefix}
     return [
         executors.make(
             ExecutorConfig(
@@ -115,6 +143,9 @@ def load_executors(settings: Settings) -> list[Executor]:
                 log_dir=settings.logs,
                 task_python=settings.task_python,
                 parallelism=settings.local_parallelism,
+                http_allow=settings.http_allow,
+                http_ports=settings.http_ports,
+                options=options,
             )
         )
         for name in settings.executors
@@ -134,12 +165,19 @@ async def _open_store(settings: Settings, clock: SystemClock, entropy: SystemEnt
 
 def _api(settings: Settings) -> ApiSettings:
     return ApiSettings(
-        log_dir=settings.logs, executors=settings.executors, allowed_hosts=(*LOOPBACK, *settings.allowed_hosts)
+        log_dir=settings.logs,
+        executors=settings.executors,
+        allowed_hosts=(*LOOPBACK, *settings.allowed_hosts),
+        worker_lease=settings.lease,
     )
 
 
-def _is_up(executor: Executor) -> bool:
-    return executor.health().status is not HealthStatus.DOWN
+async def _look(app: FastAPI | None, scheduler: Scheduler | None) -> list[str]:
+    """Return what is wrong with the parts that this process is."""
+    wrong = [] if scheduler is None else scheduler.overdue()
+    if app is not None and not await app.state.readiness.ready():
+        wrong.append("not ready; the log says why")
+    return wrong
 
 
 async def _close(server: web.Server, app: FastAPI, ended: asyncio.Task[None]) -> None:

@@ -47,6 +47,10 @@ _AT_ONCE: Final = 8
 _FIRST_PATIENCE: Final = timedelta(milliseconds=20)
 #: How long a part waits after an error of its own before it goes on.
 _AFTER_ERROR: Final = 1.0
+#: Parts that come round by themselves, however little there is to do.
+_REGULAR: Final = ("work", "safety")
+#: How many of their longest sleeps they may be late before the scheduler is not well.
+_LATE: Final = 4
 
 
 class Scheduler:
@@ -83,6 +87,7 @@ class Scheduler:
         self._wakes = store.subscribe("runs", "due", "ready")
         self._stopping = False
         self._patience = _FIRST_PATIENCE
+        self._came_round: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._passes: set[asyncio.Task[None]] = set()
 
@@ -106,6 +111,7 @@ class Scheduler:
             "safety": self._safety.poll,
             "lease": self._placements.renew,
         }
+        self._came_round = dict.fromkeys(_REGULAR, self._clock.monotonic())
         self._tasks = [
             asyncio.create_task(self._keep(name, part), name=f"scheduler:{name}") for name, part in parts.items()
         ]
@@ -128,11 +134,19 @@ class Scheduler:
         await self.start()
         await asyncio.gather(*self._tasks)
 
+    def overdue(self) -> list[str]:
+        """Return the parts that do not come round: the metastore is away, or something hangs."""
+        now = self._clock.monotonic()
+        late = _LATE * max(self._settings.longest_sleep, self._settings.safety_poll).total_seconds()
+        return [f"{name}: no round for {now - at:.0f} s" for name, at in self._came_round.items() if now - at > late]
+
     async def _keep(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run one part again and again; an error of it is logged and stays its own."""
         while True:
             try:
                 await part()
+                if name in _REGULAR:
+                    self._came_round[name] = self._clock.monotonic()
             except Unavailable as error:
                 log.warning("metastore unavailable", part=name, error=str(error))
                 await asyncio.sleep(_AFTER_ERROR)

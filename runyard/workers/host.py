@@ -145,6 +145,13 @@ class Host:
         state, detail = self._feeder.status
         return [] if state == "serving" else [f"{state}: {detail}"]
 
+    def wrong(self) -> list[str]:
+        """What keeps this worker from its work, for whoever looks after the process."""
+        if self._feeder is None or self._is_draining:
+            return []
+        state, detail = self._feeder.status
+        return [] if state in ("serving", "draining") else [f"the API: {state}: {detail}"]
+
     def _on_status(self, state: Standing, detail: str) -> None:
         if state == "serving" and not self._is_draining:
             self.room.open()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runyard.exits import Exit, Stop
-from runyard.settings import ClientSettings, Settings
+from runyard.settings import ClientSettings, Settings, WorkerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,10 @@ def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param("RUNYARD_LOCAL_PARALLELISM", "0", "greater than or equal to 1", id="no slot"),
         pytest.param("RUNYARD_LOCAL_PARALLELISM", "many", "valid integer", id="not a number"),
         pytest.param("RUNYARD_LOG_STORE", "s3://bucket", "a folder only", id="a log store of a later release"),
+        pytest.param("RUNYARD_HTTP_ALLOW", "10.1.2.3/16", "'10.1.2.3/16' is neither", id="a network with host bits"),
+        pytest.param("RUNYARD_HTTP_ALLOW", "https://x/", "'https://x/' is neither", id="a URL as a host"),
+        pytest.param("RUNYARD_HTTP_PORTS", "80,70000", "70000 is no port", id="no port"),
+        pytest.param("RUNYARD_HTTP_PORTS", "http", "valid integer", id="the name of a port"),
         pytest.param("RUNYARD_LOG_LEVEL", "loud", "pattern", id="an unknown level"),
     ],
 )
@@ -68,6 +72,15 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
     assert stop.value.code is Exit.USAGE
     assert stop.value.message.startswith(f"{name}: ")
     assert said in stop.value.message
+
+
+def test_what_http_tasks_may_reach_is_checked_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Settings.read().http_allow, Settings.read().http_ports) == ((), (80, 443, 8080, 8443))
+    monkeypatch.setenv("RUNYARD_HTTP_ALLOW", "10.1.0.0/16, ::1,wiki.internal")
+    monkeypatch.setenv("RUNYARD_HTTP_PORTS", "80,9200")
+    for settings in (Settings.read(), WorkerSettings.read()):
+        assert settings.http_allow == ("10.1.0.0/16", "::1", "wiki.internal")
+        assert settings.http_ports == (80, 9200)
 
 
 def test_passwords_and_keys_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
