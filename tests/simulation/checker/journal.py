@@ -129,6 +129,9 @@ class Journal:
 
     def _after_cancels(self) -> None:
         """After an answered cancel nothing of the run writes any more, once the grace is over."""
+        written: dict[tuple[str, str], list[Line]] = defaultdict(list)
+        for line in self._history.journal:
+            written[line["dag_id"], line["run_id"]].append(line)
         for call in self._history.calls:
             if call["op"] != "cancel" or call["status"] not in range(200, 300) or call.get("t1") is None:
                 continue
@@ -140,9 +143,8 @@ class Journal:
             reopened = [row for state, row in run.states if state == "queued" and row.get("from_state")]
             if reopened:
                 continue  # a later clear starts it again, by right
-            of_run = (call["dag_id"], call["run_id"])
-            for line in self._history.journal:
-                if (line["dag_id"], line["run_id"]) == of_run and line.get("t", limit) > limit:
+            for line in written[call["dag_id"], call["run_id"]]:
+                if line.get("t", limit) > limit:
                     late = line["t"] - call["t1"]
                     self._report.add("I-21", f"user code ran on {late:.1f} s after an answered cancel", line, call)
                     break

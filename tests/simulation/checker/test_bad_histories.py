@@ -14,7 +14,7 @@ from tests.simulation.checker.tale import numbered
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.simulation.checker.bad_histories import Change
+    from tests.simulation.checker.mutations import Change
     from tests.simulation.checker.tale import Tale
 
 
