@@ -155,7 +155,7 @@ def _clear(turn: Turn, rows: Sequence[TaskRecord], chosen: Sequence[TaskRecord],
         turn.ended_at = None
         turn.take(RunStep.CLEAR, actor=actor)
         tx.topics.add("runs")
-    else:
+    elif turn.state is RunState.RUNNING:  # a run that waits for its slot looks at what is due when it gets it
         look_at_due(turn)
         tx.topics.add("due")
     turn.close(actor)

@@ -106,6 +106,21 @@ async def test_clearing_in_the_middle_of_a_run_recomputes_counters(flow: Flow) -
     assert (await flow.run(run)).state == "success"
 
 
+async def test_a_run_that_waits_again_starts_nothing_when_more_of_it_is_cleared(flow: Flow) -> None:
+    await flow.put({"a": {}, "b": {}}, max_active_runs=1)
+    run, admitted = await flow.trigger()
+    await flow.finish_all(admitted)
+    other, admitted = await flow.trigger()
+    await clear(flow, run, "a")
+    await clear(flow, run, "b")
+    assert (await flow.run(run)).state == "queued"
+    assert await flow.admit() == []
+    await flow.finish_all(admitted)
+    assert (await flow.run(other)).state == "success"
+    assert len(await flow.finish_all(await flow.begin(run))) == 2
+    assert (await flow.run(run)).state == "success"
+
+
 async def test_a_cancelled_run_can_be_cleared_and_runs_to_its_end(flow: Flow) -> None:
     await flow.put(CHAIN)
     run, [a] = await flow.trigger()
