@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import json
 import os
 import threading
@@ -26,6 +27,7 @@ _EVERY: Final = 5.0
 _BELIEVED: Final = 30.0
 #: Everything is written over in place, so that a reader never meets half of it beside the rest of an older one.
 _SIZE: Final = 2048
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Pulse:
@@ -103,8 +105,12 @@ class _Mark:
         for path, file in _files(self._folder):
             if not _is_held(file):
                 path.unlink(missing_ok=True)  # of a service that crashed
-        self._path = self._folder / f"{self._name}-{os.getpid()}"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        # Containers may share a home, and the pid of each of them is 1.
+        for number in itertools.count(1):
+            self._path = self._folder / f"{self._name}-{os.getpid()}{f'.{number}' if number > 1 else ''}"
+            with suppress(FileExistsError):
+                self._file = os.open(self._path, _NEW, 0o600)
+                break
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def say(self, wrong: Sequence[str]) -> None:

@@ -13,8 +13,6 @@ import structlog
 from executors.queues.factory import installed
 from runyard import journal
 from runyard.exits import Exit, Stop, in_words
-from runyard.health import ThreadPulse
-from runyard.reaper import start_reaping
 from runyard.workers.host import Host, broker_address
 from runyard.world import SystemClock
 
@@ -79,9 +77,6 @@ def _serve_dramatiq(settings: WorkerSettings) -> None:
         )
     host.take_up(settings.worker_queues, settings.worker_concurrency)
     end.listen()
-    start_reaping()
-    pulse = ThreadPulse(settings.home, "worker", SystemClock(), host.wrong)
-    pulse.start()
     worker = Worker(broker, worker_threads=settings.worker_concurrency)
     worker.start()
     log.info("ready", broker=address.shown, queues=list(settings.worker_queues))
@@ -89,7 +84,6 @@ def _serve_dramatiq(settings: WorkerSettings) -> None:
     log.info("stopping")
     worker.stop(timeout=_FAREWELL)
     broker.close()
-    pulse.stop()
     log.info("stopped")
     if end.refused is not None:
         raise Stop(Exit.REFUSED, f"The API refuses this worker: {end.refused}")

@@ -102,7 +102,7 @@ class Host:
             raise Stop(Exit.IN_USE, str(error)) from None
         except OSError as error:
             raise Stop(Exit.HOME, f"The home {place.folder} cannot be used: {error}.") from None
-        self._pulse = ThreadPulse(settings.home, "worker", SystemClock(), self._wrong)
+        self._pulse = ThreadPulse(settings.home, "worker", SystemClock(), self.wrong)
         self._pulse.start()
         start_reaping()
         log.info("worker begins", name=name, home=str(place.folder), queues=list(queues), slots=slots)
@@ -137,13 +137,6 @@ class Host:
         feeder.close()
         if self._pulse is not None:
             self._pulse.stop()
-
-    def _wrong(self) -> list[str]:
-        """Return what is wrong, for ``runyard health``."""
-        if self._feeder is None or self._is_draining:
-            return []
-        state, detail = self._feeder.status
-        return [] if state == "serving" else [f"{state}: {detail}"]
 
     def wrong(self) -> list[str]:
         """What keeps this worker from its work, for whoever looks after the process."""

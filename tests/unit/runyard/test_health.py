@@ -47,6 +47,12 @@ async def test_services_of_a_home_say_how_they_are(tmp_path: Path, clock: FakeCl
         assert _said(tmp_path, clock) == [("api", ()), ("scheduler", ("work: no round for 99 s", "x" * 200))]
 
 
+async def test_two_that_share_a_home_and_a_pid_do_not_meet(tmp_path: Path, clock: FakeClock) -> None:
+    async with Pulse(tmp_path, "api", clock, Looks()), Pulse(tmp_path, "api", clock, Looks("not ready")):
+        assert _said(tmp_path, clock) == [("api", ()), ("api", ("not ready",))]
+    assert health.of(tmp_path, clock) == []
+
+
 async def test_what_changes_is_said_soon(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_EVERY", 0.01)
     looks = Looks("registering")
