@@ -165,8 +165,9 @@ def test_every_address_is_returned_once_in_the_resolvers_order() -> None:
 
 
 def test_a_zone_is_no_way_around() -> None:
-    with pytest.raises(Refused, match="link-local"):
-        addresses(NAMED, OPEN, resolver("fe80::1%eth0")[0])
+    for text, kind in (("fe80::1%eth0", "link-local"), ("fd00:ec2::254%2", "metadata")):
+        with pytest.raises(Refused, match=kind):
+            addresses(NAMED, Rules.read(["fd00::/8"]), resolver(text)[0])
 
 
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))

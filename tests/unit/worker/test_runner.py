@@ -17,7 +17,7 @@ RUNNER = Path(worker.__file__).parent / "runner.py"
 NAMES = [name for name in (f"python3.{minor}" for minor in range(8, 20)) if shutil.which(name)]
 
 SOURCE = """
-import asyncio, atexit, sys, threading
+import asyncio, atexit, os, sys, threading
 
 class Box:
     def __init__(self, n: int) -> None:
@@ -27,7 +27,7 @@ async def main(n, *, name):
     atexit.register(print, "hook")
     threading.Thread(target=print, args=("thread",)).start()
     await asyncio.sleep(0)
-    print("argv", sys.argv, repr(sys.stdin.read()))
+    print("argv", sys.argv, repr(sys.stdin.read()), os.readlink("/proc/self/fd/0"))
     return {"n": Box(n).n, "name": name, "first": sys.path[0]}
 """
 
@@ -66,7 +66,7 @@ def run(python: str, folder: Path, **task: Any) -> tuple[int, str, Path]:
 
 def test_a_task_runs_on_any_python_from_3_8_on(python: str, tmp_path: Path) -> None:
     code, log, output = run(python, tmp_path, source=SOURCE, args=[3], kwargs={"name": "ü"})
-    assert (code, sorted(log.splitlines())) == (0, ["argv ['<python.source>'] ''", "hook", "thread"])
+    assert (code, sorted(log.splitlines())) == (0, ["argv ['<python.source>'] '' /dev/null", "hook", "thread"])
     assert json.loads(output.read_text()) == {"n": 3, "name": "ü", "first": str(tmp_path)}
     assert not (tmp_path / "error").exists()
 
