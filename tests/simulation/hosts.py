@@ -1,0 +1,100 @@
+"""Hosts and the processes on them, each with the clock, the randomness and the number that it has in the real world."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.chance import HostClock, SimEntropy
+from tests.simulation.loop import PROCESS, Process
+from tests.simulation.network import Network
+
+if TYPE_CHECKING:
+    import random
+
+    from tests.simulation.agents import Home
+    from tests.simulation.chance import Chance
+    from tests.simulation.channels import Transport
+    from tests.simulation.loop import SimLoop
+    from tests.simulation.weather import Weather
+    from tests.simulation.zygote import SimZygote
+
+
+class Host:
+    """A machine: a clock, disks that survive everything, and processes."""
+
+    def __init__(self, site: Site, name: str) -> None:
+        self.site = site
+        self.name = name
+        self.clock = HostClock(site.loop, boot=1000.0 + site.chance.stream(f"boot/{name}").random() * 1e5)
+        #: What is on its disk, by the path of a home.
+        self.homes: dict[str, Home] = {}
+        self.processes: list[SimProcess] = []
+        #: Connections between processes here, by the end that made them.
+        self.links: list[Transport] = []
+        self._pids = 100
+
+    def start(self, name: str) -> SimProcess:
+        """Return a new process."""
+        self._pids += 1
+        process = SimProcess(self, name, self._pids)
+        self.processes.append(process)
+        process.on_death.append(lambda: self.processes.remove(process))
+        return process
+
+    def freeze(self) -> None:
+        for process in self.processes:
+            process.freeze()
+
+    def thaw(self) -> None:
+        for process in list(self.processes):
+            process.thaw()
+
+
+class SimProcess(Process):
+    """A process that lives on a host."""
+
+    def __init__(self, host: Host, name: str, pid: int) -> None:
+        super().__init__(host.site.loop, f"{name}#{pid}", host.name)
+        self.site = host.site
+        self.machine = host
+        self.pid = pid
+        self.clock = host.clock
+        self.dice: random.Random = host.site.chance.stream(f"process/{self.host}/{self.name}")
+        self.entropy = SimEntropy(self.dice)
+        #: What forks for it, where it is an agent.
+        self.zygote: SimZygote | None = None
+        #: What it serves, where it is a service that can be asked to stop.
+        self.service: Any = None
+
+
+class Site:
+    """All hosts, what carries requests between them, and what is written down about them."""
+
+    def __init__(self, loop: SimLoop, chance: Chance, weather: Weather) -> None:
+        self.loop = loop
+        self.chance = chance
+        self.weather = weather
+        #: Where what belongs to no process runs: the kernel, the service manager, whoever makes faults.
+        self.context = copy_context()
+        self.hosts: dict[str, Host] = {}
+        self.network = Network(self)
+        #: What tasks wrote, what clients asked and were answered, and what must never happen.
+        self.journal: list[dict[str, Any]] = []
+        self.calls: list[dict[str, Any]] = []
+        self.errors: list[str] = []
+
+    def note_error(self, text: str) -> None:
+        self.errors.append(f"{self.loop.time():.3f} {text}")
+
+    def host(self, name: str) -> Host:
+        if name not in self.hosts:
+            self.hosts[name] = Host(self, name)
+        return self.hosts[name]
+
+
+def here() -> SimProcess:
+    """Return the process whose code runs at this moment."""
+    process = PROCESS.get()
+    assert isinstance(process, SimProcess)
+    return process

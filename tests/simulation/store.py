@@ -1,0 +1,255 @@
+"""A metastore as one simulated process sees it: its connections, its patience, and the hints it hears.
+
+It keeps the promises of :class:`metastore.store.Store` as the one on Postgres does: a transaction that a broken
+connection ended runs again, one whose COMMIT was not answered is asked for, and after a while the caller is told that
+the database is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, Protocol, TypeVar
+
+from dag.errors import Unavailable
+from metastore.hints import Hub
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable
+
+    from metastore.hints import Waiter
+    from metastore.store import Topic, Tx
+    from tests.simulation.chance import SimEntropy
+    from tests.simulation.loop import Process, SimLoop
+    from tests.simulation.weather import Weather
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: For how long one write or read is tried with all its repetitions, in seconds.
+PATIENCE: Final = 20.0
+
+
+class Broken(Exception):
+    """The connection broke, or a lock could not be had: nothing of the transaction has happened."""
+
+
+class InDoubt(Exception):
+    """The COMMIT was not answered; it has happened."""
+
+    def __init__(self, done: Done) -> None:
+        super().__init__("no answer to COMMIT")
+        self.done = done
+
+
+@dataclass(slots=True)
+class Done:
+    """A transaction that was committed."""
+
+    result: Any
+    topics: set[Topic] = field(default_factory=set)
+
+
+class Database(Protocol):
+    """The server: what all processes share."""
+
+    async def transact(self, process: Process, entropy: SimEntropy, command: Callable[[Any], Any]) -> Done:
+        """Run *command* in a transaction; raise Broken or InDoubt where the connection does not last."""
+        ...
+
+    async def query(self, process: Process, query: Callable[[Any], Any]) -> Any:
+        """Run *query* on one snapshot; raise Broken where the connection does not last."""
+        ...
+
+    def leave(self, process: Process) -> None:
+        """Notice that a process is gone: what it has not committed is rolled back."""
+        ...
+
+    def break_all(self) -> None:
+        """Restart: every connection breaks, and nothing that was committed is lost."""
+        ...
+
+    def dump(self) -> Dump:
+        """Return what is committed, for the history."""
+        ...
+
+    def is_at_rest(self) -> bool:
+        """Whether every run that can end has ended, and nothing holds a slot."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dump:
+    """What a metastore holds in the end."""
+
+    #: Rows of the event log, in their order, each with its ``id``.
+    events: list[dict[str, Any]]
+    #: (id of the last event before it, limit, capacity), in the order of the commits.
+    capacities: list[tuple[int, str, int | None]]
+    #: (DAG, version, document).
+    documents: list[tuple[str, int, Any]]
+    runs: list[dict[str, Any]]
+    instances: list[dict[str, Any]]
+    #: Uses, by limit.
+    used: dict[str, int]
+    #: ``dag/run`` of what is held back by a paused DAG, or a time to come.
+    held: list[str]
+
+
+class Exchange:
+    """What carries hints from process to process; any of them may be lost."""
+
+    def __init__(self, loop: SimLoop, dice: random.Random, weather: Weather) -> None:
+        self._loop = loop
+        self._dice = dice
+        self._weather = weather
+        self._ears: dict[Process, Hub] = {}
+
+    def join(self, process: Process, hub: Hub) -> None:
+        self._ears[process] = hub
+        process.on_death.append(partial(self._leave, process))
+
+    def _leave(self, process: Process) -> None:
+        del self._ears[process]
+
+    def tell(self, sender: Process, topics: Iterable[Topic]) -> None:
+        """Tell all others, soon or never."""
+        told = sorted(topics)
+        for process, hub in self._ears.items():
+            if process is sender:
+                continue
+            if self._weather.strikes("hint.lost"):
+                continue
+            process.later(0.001 + 0.05 * self._dice.random(), hub.tell, told)
+
+
+class SimStore:
+    """The metastore of one process."""
+
+    #: As on Postgres: several schedulers, leases.
+    dialect: Literal["sqlite", "postgresql"] = "postgresql"
+
+    def __init__(  # what it needs of the world, each injected
+        self,
+        database: Database,
+        process: Process,
+        exchange: Exchange,
+        entropy: SimEntropy,
+        dice: random.Random,
+        weather: Weather,
+    ) -> None:
+        self._database = database
+        self._process = process
+        self._exchange = exchange
+        self._entropy = entropy
+        self._dice = dice
+        self._weather = weather
+        self._hub = Hub()
+        exchange.join(process, self._hub)
+        process.on_death.append(lambda: database.leave(process))
+
+    async def write(self, command: Callable[Concatenate[Tx, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        call = Call(command, args, kwargs)
+        result: T = await self._alone(self._repeatedly(lambda: self._write_once(call)))
+        return result
+
+    async def read(self, query: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        call = Call(query, args, kwargs)
+        result: T = await self._alone(self._repeatedly(lambda: self._read_once(call)))
+        return result
+
+    async def check(self) -> None:
+        """Nothing asks it here."""
+
+    def subscribe(self, *topics: Topic) -> Waiter:
+        return self._hub.subscribe(*topics)
+
+    async def close(self) -> None:
+        self._database.leave(self._process)
+
+    async def _write_once(self, call: Call) -> Any:
+        await self._wire()
+        try:
+            done = await self._database.transact(self._process, self._entropy, call)
+        except InDoubt as doubt:
+            done = await self._find_out(doubt.done)
+        # It is told before its answer comes to who asked.
+        if done.topics:
+            self._hub.tell(sorted(done.topics))
+            self._exchange.tell(self._process, done.topics)
+        await self._wire()
+        return done.result
+
+    async def _find_out(self, done: Done) -> Done:
+        """Ask how a transaction ended whose COMMIT was not answered, while there is somebody to ask."""
+        until = self._loop.time() + PATIENCE
+        while self._weather.is_down("database"):
+            if self._loop.time() > until:
+                raise Unavailable("It is not known how a transaction ended.")
+            await asyncio.sleep(0.5)
+        if self._weather.strikes("db.again"):
+            # What the protocol of the store allows as well: whoever answers now does not know, and it runs once more.
+            raise Broken("a server that never heard of it")
+        await self._wire()
+        return done
+
+    async def _read_once(self, call: Call) -> Any:
+        await self._wire()
+        result = await self._database.query(self._process, call)
+        await self._wire()
+        return result
+
+    async def _wire(self) -> None:
+        """Take the time that a message to the database takes, if there is one."""
+        if self._weather.is_down("database"):
+            await asyncio.sleep(0.01 + 0.2 * self._dice.random())
+            self._weather.count("db.refused")
+            raise Broken("connection refused")
+        slow = 2.0 if self._weather.strikes("db.slow") else 0.004
+        await asyncio.sleep(slow * self._dice.random())
+
+    async def _repeatedly(self, once: Callable[[], Any]) -> Any:
+        until = self._loop.time() + PATIENCE
+        failures = 0
+        while True:
+            try:
+                return await once()
+            except Broken as error:
+                pause = min(1.0, 0.01 * 2**failures) * (0.5 + self._dice.random())
+                if self._loop.time() + pause > until:
+                    self._weather.count("db.unavailable")
+                    raise Unavailable(f"The database does not answer: {error}") from error
+            failures += 1
+            await asyncio.sleep(pause)
+
+    async def _alone(self, work: Any) -> Any:
+        """Run *work* in a task that a cancelled caller leaves running."""
+        task = self._loop.create_task(work)
+        task.add_done_callback(_seen)
+        return await asyncio.shield(task)
+
+    @property
+    def _loop(self) -> SimLoop:
+        return self._process.loop
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command or a query with its arguments."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self, conn: Any) -> Any:
+        return self.function(conn, *self.args, **self.kwargs)
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Note that a task's error is known, even where the caller has gone."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,166 @@
+"""The whole world of one seed: hosts, services, a broker, a metastore, clients; and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from prometheus_client import CollectorRegistry
+
+from dag.errors import Unavailable
+from executors import local as local_executor
+from executors.base import ExecutorConfig
+from scheduler.loop import Scheduler
+from scheduler.settings import SchedulerSettings
+from tests.simulation.agents import Home
+from tests.simulation.api import ApiProcess
+from tests.simulation.broker import Broker
+from tests.simulation.clients import Client
+from tests.simulation.feeder import Feeder
+from tests.simulation.hosts import Site
+from tests.simulation.medium import queue_executor
+from tests.simulation.requests import Requests
+from tests.simulation.shapes import QUEUES
+from tests.simulation.store import Exchange, SimStore
+from tests.simulation.units import Unit
+
+if TYPE_CHECKING:
+    from tests.simulation.chance import Chance
+    from tests.simulation.hosts import SimProcess
+    from tests.simulation.loop import SimLoop
+    from tests.simulation.store import Database
+    from tests.simulation.weather import Weather
+
+#: Short, so that a minute holds many of them.
+LEASE: Final = timedelta(seconds=20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of everything there is."""
+
+    schedulers: int = 3
+    apis: int = 2
+    workers: int = 5
+    clients: int = 2
+    dags: int = 3
+    tasks: int = 6
+    requests: int = 14
+    #: Slots of a scheduler's host, and of a worker.
+    slots: int = 3
+
+
+class World:
+    """Everything that there is, running."""
+
+    def __init__(self, loop: SimLoop, chance: Chance, weather: Weather, database: Database, size: Size) -> None:
+        self.loop = loop
+        self.chance = chance
+        self.weather = weather
+        self.database = database
+        self.size = size
+        self.site = Site(loop, chance, weather)
+        dice = chance.stream("world")
+        self.broker = Broker(self.site, chance.stream("broker"), tells=dice.random() < 0.6)
+        self._exchange = Exchange(loop, chance.stream("hints"), weather)
+        self._requests = Requests()
+        self._settings = SchedulerSettings(
+            longest_sleep=timedelta(seconds=5),
+            safety_poll=timedelta(seconds=5),
+            lease=LEASE,
+            beat=timedelta(seconds=4),
+        )
+        self.schedulers = [self._scheduler(n) for n in range(1, size.schedulers + 1)]
+        self.apis = [self._unit(f"a{n}", "api", self._serve_api) for n in range(1, size.apis + 1)]
+        self.feeders = [self._worker(n, dice) for n in range(1, size.workers + 1)]
+        self.units = [*self.schedulers, *self.apis, *self.feeders]
+
+    def start(self) -> None:
+        for unit in self.units:
+            unit.start()
+
+    def clients(self) -> list[tuple[SimProcess, Client]]:
+        """Return the clients and their processes; each has DAGs of its own, and asks for those of nobody else."""
+        found = []
+        for n in range(1, self.size.clients + 1):
+            process = self.site.host(f"c{n}").start("client")
+            dags = [f"c{n}d{d}" for d in range(1, self.size.dags + 1)]
+            dice = self.chance.stream(f"client/{n}")
+            found.append((process, Client(process, f"c{n}", dice, dags, size=self.size.tasks)))
+        return found
+
+    def home(self, host: str) -> Home:
+        (home,) = self.site.host(host).homes.values()
+        return home
+
+    def store(self, process: SimProcess) -> SimStore:
+        return SimStore(self.database, process, self._exchange, process.entropy, process.dice, self.weather)
+
+    # Services
+
+    def _unit(self, host: str, name: str, serve: Any) -> Unit:
+        return Unit(self.site.host(host), name, serve)
+
+    def _make_home(self, host: str) -> Home:
+        machine = self.site.host(host)
+        path = f"/sim/{host}"
+        machine.homes[path] = home = Home(machine, path, self.chance.stream(f"home/{host}").randbytes(16).hex())
+        return home
+
+    def _scheduler(self, n: int) -> Unit:
+        home = self._make_home(f"s{n}")
+
+        async def serve(process: SimProcess) -> None:
+            place = local_executor.create(self._config(home)), queue_executor(self.broker)
+            process.on_death.append(lambda: _forget_client(self.loop, home))
+            scheduler = Scheduler(
+                store=self.store(process),
+                executors=place,
+                clock=process.clock,
+                entropy=process.entropy,
+                registry=CollectorRegistry(),
+                settings=self._settings,
+            )
+            process.service = scheduler
+            try:
+                await scheduler.run()
+            except Unavailable:
+                process.kill()
+
+        return self._unit(f"s{n}", "scheduler", serve)
+
+    def _config(self, home: Home) -> ExecutorConfig:
+        folder = Path(home.path)
+        return ExecutorConfig(
+            name="local",
+            home=folder,
+            code_dir=folder / "code",
+            log_dir=folder / "logs",
+            task_python="python",
+            parallelism=self.size.slots,
+        )
+
+    async def _serve_api(self, process: SimProcess) -> None:
+        executors = [queue_executor(self.broker)]
+        api = ApiProcess(process, self.store(process), executors, LEASE, self._requests)
+        await api.run()
+        await asyncio.Event().wait()
+
+    def _worker(self, n: int, dice: Any) -> Unit:
+        home = self._make_home(f"w{n}")
+        queues = QUEUES if n == 1 else tuple(sorted(dice.sample(QUEUES, dice.randint(1, len(QUEUES)))))
+
+        async def serve(process: SimProcess) -> None:
+            feeder = Feeder(process, home, self.broker, name=f"w{n}", queues=queues, slots=self.size.slots)
+            await feeder.run()
+
+        return self._unit(f"w{n}", "feeder", serve)
+
+
+def _forget_client(loop: SimLoop, home: Home) -> None:
+    """What a process has in its memory goes with it."""
+    for key in [key for key in local_executor._clients if cast("Any", key[0]) is loop and str(key[1]) == home.path]:
+        del local_executor._clients[key]
