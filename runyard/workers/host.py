@@ -143,7 +143,7 @@ class Host:
         if self._feeder is None or self._is_draining:
             return []
         state, detail = self._feeder.status
-        return [] if state in ("serving", "draining") else [f"the API: {state}: {detail}"]
+        return [] if state == "serving" else [f"{state}: {detail}"]
 
     def _on_status(self, state: Standing, detail: str) -> None:
         if state == "serving" and not self._is_draining:
