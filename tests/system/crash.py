@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 #: One line as each attempt starts and one as it ends; O_APPEND keeps lines whole.
 _TASK = 'echo "start $RUNYARD_ATTEMPT_ID $RUNYARD_RUN_ID $RUNYARD_TASK_ID $RUNYARD_FENCE" >> "$JOURNAL"; sleep {sleep}; echo "end $RUNYARD_ATTEMPT_ID $RUNYARD_RUN_ID $RUNYARD_TASK_ID $RUNYARD_FENCE" >> "$JOURNAL"'  # noqa: E501  # one shell line
 TASKS = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
+
+
+class Target(Protocol):
+    """Where the load goes."""
+
+    url: str
+
+    @property
+    def key(self) -> str: ...
 
 
 @dataclass
@@ -51,7 +60,7 @@ class Result:
 class Client(threading.Thread):
     """Triggers runs as fast as *pause* allows; repeats what was not answered, with the same key, until it is."""
 
-    def __init__(self, service: Service, name: str, log: Log, stop: threading.Event, pause: float) -> None:
+    def __init__(self, service: Target, name: str, log: Log, stop: threading.Event, pause: float) -> None:
         super().__init__(name=name, daemon=True)
         self._service = service
         self._log = log
@@ -91,7 +100,7 @@ def crash_loop(service: Service, journal: Path, *, cycles: int, seed: int = 1, p
     """Run *cycles* kills of a running service under load, let it come to rest, and judge."""
     chance = random.Random(seed)  # noqa: S311  # a schedule of faults, not a secret
     log, stop = Log(), threading.Event()
-    _define(service, journal)
+    define(service, journal)
     clients = [Client(service, f"client{n}", log, stop, 0.02) for n in range(3)]
     for client in clients:
         client.start()
@@ -111,8 +120,8 @@ def crash_loop(service: Service, journal: Path, *, cycles: int, seed: int = 1, p
     stop.set()
     for client in clients:
         client.join(60)
-    states = _at_rest(service, set(log.accepted.values()))
-    return _judge(log, states, journal.read_text().split("\n"), cycles, kills)
+    states = at_rest(service, set(log.accepted.values()))
+    return judge(log, states, journal.read_text().split("\n"), cycles, kills)
 
 
 def _kill(pid: int) -> None:
@@ -124,7 +133,7 @@ def _kill(pid: int) -> None:
         return
 
 
-def _define(service: Service, journal: Path) -> None:
+def define(service: Target, journal: Path) -> None:
     tasks: dict[str, Any] = {
         name: {
             "command": _TASK.format(sleep="0.03"),
@@ -144,7 +153,7 @@ def _define(service: Service, journal: Path) -> None:
     assert answer.status_code in (200, 201), answer.text
 
 
-def _at_rest(service: Service, runs: set[str], seconds: float = 180) -> dict[str, str]:
+def at_rest(service: Target, runs: set[str], seconds: float = 180) -> dict[str, str]:
     """Wait until no run is active; return the state of every run."""
     deadline = time.monotonic() + seconds
     while True:
@@ -156,7 +165,7 @@ def _at_rest(service: Service, runs: set[str], seconds: float = 180) -> dict[str
         time.sleep(0.3)
 
 
-def _states(service: Service) -> dict[str, str]:
+def _states(service: Target) -> dict[str, str]:
     states: dict[str, str] = {}
     cursor: str | None = None
     while True:
@@ -172,7 +181,7 @@ def _states(service: Service) -> dict[str, str]:
             return states
 
 
-def _judge(log: Log, states: dict[str, str], lines: list[str], cycles: int, kills: Counter[str]) -> Result:
+def judge(log: Log, states: dict[str, str], lines: list[str], cycles: int, kills: Counter[str]) -> Result:
     problems = list(log.wrong)
     problems += [f"accepted run {run} is gone" for run in log.accepted.values() if run not in states]
     problems += [f"run {run} is {state}" for run, state in states.items() if state != "success"]

@@ -1,0 +1,253 @@
+"""What faults cost and do not cost, on a real installation: API, two schedulers, workers, Postgres, Redis.
+
+python -m bench.faults rescue     a host dies: how long until its tasks run elsewhere
+python -m bench.faults pauses     hosts, database and network stand still at random: nothing is rescued that lives
+python -m bench.faults kills      everything is killed, again and again, under load: nothing lost, nothing started twice
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from bench.figures import Goal, Report, percentile, show
+from bench.postgres import postgres
+from bench.processes import children
+from tests.brokers import RedisServer
+from tests.system import crash
+from tests.system.fleet import Fleet
+from tests.system.service import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.postgres import Postgres
+
+LEASE = 15
+_PAUSE = 10.0
+_JOURNAL = 'echo "$RUNYARD_ATTEMPT_ID $RUNYARD_TASK_ID $RUNYARD_FENCE $(date +%s%N)" >> "$JOURNAL"'
+
+
+class Installation:
+    """A fleet with its servers, and a client."""
+
+    def __init__(self, folder: Path, server: Postgres, redis: RedisServer, stack: ExitStack, **how: Any) -> None:
+        self.folder = folder
+        self.server = server
+        self.redis = redis
+        self.fleet = Fleet(folder, database_url=server.create(), broker_url=redis.url, **how)
+        stack.callback(self.fleet.end)
+        self.fleet.start()
+        self.client = httpx.Client(
+            base_url=f"{self.fleet.url}/api/v1", headers={"Authorization": f"Bearer {self.fleet.key}"}, timeout=30
+        )
+        stack.callback(self.client.close)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self.client.request(method, path, json=body)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    def tasks(self, run: dict[str, Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            page = self.ask("GET", f"/dags/{run['dag_id']}/runs/{run['run_id']}/tasks?limit=1000{cursor}")
+            found += page["items"]
+            if page["next_cursor"] is None:
+                return found
+            cursor = f"&cursor={page['next_cursor']}"
+
+
+@contextmanager
+def installation(**how: Any) -> Iterator[Installation]:
+    """Run everything in a folder that is gone afterwards."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runyard-faults-")))
+        server = stack.enter_context(postgres(folder))
+        redis = stack.enter_context(RedisServer(folder / "redis"))
+        yield Installation(folder, server, redis, stack, **how)
+
+
+def rescue(rounds: int) -> Report:
+    """Kill a host with four running tasks in every round; its place is taken by a new one."""
+    report = Report("rescue of a dead host's tasks", "postgres")
+    times: list[float] = []
+    with installation(lease=LEASE, workers=2, slots=4) as made:
+        journal = made.folder / "journal"
+        body = {"command": f"{_JOURNAL}; sleep 600", "shell": True, "env": {"JOURNAL": str(journal)}}
+        made.ask("PUT", "/dags/long", {"tasks": {f"t{n}": body for n in range(4)}})
+        secret = made.fleet.work_key()
+        for number in range(rounds):
+            journal.write_text("")
+            run = made.ask("POST", "/dags/long/runs", {})
+            wait_for(lambda: len(journal.read_text().splitlines()) == 4, 60)  # at once
+            states = made.tasks(run)
+            places = {task["worker_id"] for task in states}
+            dying = [part for part in made.fleet.workers if _worker_id(part.home) in places]
+            gone = dying[0]
+            lost = sum(task["worker_id"] == _worker_id(gone.home) for task in states)
+            gone.die()
+            died = time.time_ns()
+            made.fleet.add_worker(f"worker{number + 10}", secret)
+            wait_for(lambda: len(journal.read_text().splitlines()) == 4 + lost, 120)  # noqa: B023  # at once
+            times += [(int(line.split()[3]) - died) / 1e9 for line in journal.read_text().splitlines()[4:]]
+            del made.fleet.parts[gone.name]
+            made.ask("POST", f"/dags/long/runs/{run['run_id']}/cancel", {})
+            wait_for(lambda: made.ask("GET", f"/dags/long/runs/{run['run_id']}")["ended_at"], 60)  # noqa: B023
+    goal = Goal(LEASE + 20)
+    report.add("dead host to new attempt running, median", "s", percentile(times, 50))
+    report.add("dead host to new attempt running, p99", "s", percentile(times, 99), Goal(30))
+    report.add("dead host to new attempt running, slowest", "s", max(times), goal)
+    report.note(
+        f"lease {LEASE} s, {rounds} hosts killed whole (worker, agent, zygote, tasks), {len(times)} tasks rescued"
+    )
+    return report
+
+
+def _worker_id(home: Path) -> str:
+    return next(home.glob("workers/*/agent/id")).read_text().strip()
+
+
+def pauses(lease: int, number: int) -> Report:
+    """Run *number* tasks while hosts, database and network stand still for ten seconds each, at random."""
+    report = Report(f"false rescues, lease {lease} s", "postgres")
+    chance = random.Random(1)  # noqa: S311  # a schedule of faults, not a secret
+    done: Counter[str] = Counter()
+    with installation(lease=lease, workers=2, slots=8) as made:
+        body = {"command": ["sleep", "1"]}
+        made.ask("PUT", "/dags/many", {"tasks": {f"t{n}": body for n in range(number)}})
+        run = made.ask("POST", "/dags/many/runs", {})
+        while made.ask("GET", f"/dags/many/runs/{run['run_id']}")["ended_at"] is None:
+            kind = chance.choice(["worker", "network", "database"])
+            done[kind] += 1
+            _stand_still(made, kind, chance)
+            time.sleep(chance.uniform(1, 4))
+        tasks = made.tasks(run)
+    report.add("tasks", "", len(tasks))
+    report.add("attempts beyond the first", "", sum(task["try_number"] - 1 for task in tasks), Goal(0))
+    report.add("tasks that did not succeed", "", sum(task["state"] != "success" for task in tasks), Goal(0))
+    report.note(
+        f"lease {lease} s; pauses of 10 s: {dict(done)}; worker: SIGSTOP of everything on a host, database: of all of "
+        "Postgres, network: a wire between all workers and the API that holds everything back"
+    )
+    return report
+
+
+def _stand_still(made: Installation, kind: str, chance: random.Random) -> None:
+    """Have one thing do nothing for ten seconds, and go on where it was."""
+    if kind == "network":
+        made.fleet.wire.hold()
+        time.sleep(_PAUSE)
+        made.fleet.wire.heal()
+    elif kind == "worker":
+        part = chance.choice(made.fleet.workers)
+        part.pause()
+        time.sleep(_PAUSE)
+        part.pause(on=False)
+    else:
+        pids = _postgres_of(made.folder)
+        _signal(pids, signal.SIGSTOP)
+        time.sleep(_PAUSE)
+        _signal(pids, signal.SIGCONT)
+
+
+def _postgres_of(folder: Path) -> list[int]:
+    first = int((folder / "pg" / "postmaster.pid").read_text().split("\n", 1)[0])
+    return [first, *children(first)]
+
+
+def _signal(pids: list[int], sent: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, sent)
+
+
+def kills(cycles: int) -> Report:
+    """Kill what there is, one after the other, under load; judge from the clients' log and the tasks' journal."""
+    report = Report("kills of everything", "postgres")
+    chance = random.Random(2)  # noqa: S311  # as above
+    killed: Counter[str] = Counter()
+    with installation(lease=LEASE, workers=3, slots=4) as made:
+        journal = made.folder / "journal"
+        crash.define(made.fleet, journal)
+        log, stop = crash.Log(), threading.Event()
+        clients = [crash.Client(made.fleet, f"client{n}", log, stop, 0.1) for n in range(2)]
+        for client in clients:
+            client.start()
+        began = time.monotonic()
+        for _ in range(cycles):
+            time.sleep(chance.uniform(0.2, 1.5))
+            killed[_kill(made, chance)] += 1
+        took = time.monotonic() - began
+        stop.set()
+        for client in clients:
+            client.join(120)
+        states = crash.at_rest(made.fleet, set(log.accepted.values()), seconds=600)
+        found = crash.judge(log, states, journal.read_text().split("\n"), cycles, killed)
+    report.add("kills", "", sum(killed.values()))
+    report.add("accepted runs", "", found.accepted)
+    report.add("starts of user code", "", found.starts)
+    report.add("lost, doubled or out of order", "", len(found.problems), Goal(0))
+    report.note(f"{dict(killed)} in {took:.0f} s; lease {LEASE} s", *found.problems[:20])
+    return report
+
+
+def _kill(made: Installation, chance: random.Random) -> str:
+    kind = chance.choices(
+        ["api", "scheduler", "worker", "agent", "host", "redis", "flush"], weights=[3, 3, 3, 3, 2, 2, 1]
+    )[0]
+    fleet = made.fleet
+    if kind in ("api", "scheduler"):
+        part = chance.choice([part for name, part in fleet.parts.items() if name.startswith(kind)])
+        part.kill()
+        time.sleep(chance.uniform(0, 0.5))
+        part.start()
+    elif kind in ("worker", "host"):
+        part = chance.choice(fleet.workers)
+        part.kill() if kind == "worker" else part.die()
+        time.sleep(chance.uniform(0, 0.5))
+        part.spawn()
+    elif kind == "agent":
+        chance.choice(fleet.workers).kill_agent()
+    elif kind == "redis":
+        made.redis.kill()  # in memory: all messages are gone
+        time.sleep(chance.uniform(0, 1))
+        made.redis.start()
+    else:
+        made.redis.flushall()
+    return kind
+
+
+def main() -> None:
+    """Be one of three commands."""
+    parser = argparse.ArgumentParser(prog="python -m bench.faults")
+    parser.add_argument("what", choices=["rescue", "pauses", "kills"])
+    parser.add_argument("--rounds", type=int, default=10, help="rescue: how many hosts die")
+    parser.add_argument("--lease", type=int, default=90, help="pauses: seconds")
+    parser.add_argument("--tasks", type=int, default=1000, help="pauses: how many run")
+    parser.add_argument("--cycles", type=int, default=200, help="kills: how many")
+    parser.add_argument("--markdown", action="store_const", const="markdown", default="tables", dest="form")
+    given = parser.parse_args()
+    if given.what == "rescue":
+        report = rescue(given.rounds)
+    elif given.what == "pauses":
+        report = pauses(given.lease, given.tasks)
+    else:
+        report = kills(given.cycles)
+    show([report], given.form)
+
+
+if __name__ == "__main__":
+    main()

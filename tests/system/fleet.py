@@ -1,0 +1,223 @@
+"""An installation of several processes, as operators run it: an API, schedulers, workers, one Postgres, one broker.
+
+Every process has a home of its own, as on a host of its own; only database, broker and log store are shared.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.processes import free_port
+from tests.proxy import Proxy
+from tests.system.service import PLAIN, RUNYARD, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: How long a part may take to be there again on a busy machine.
+_WITHIN = 60.0
+
+
+class Part:
+    """One process of an installation, with a home; it can be killed and started again."""
+
+    def __init__(self, name: str, command: list[str], home: Path, environ: Mapping[str, str]) -> None:
+        self.name = name
+        self.home = home
+        self._command = command
+        self._environ = {**PLAIN, **environ, "RUNYARD_HOME": str(home)}
+        self._log = home.parent / f"{home.name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = 0
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def spawn(self) -> None:
+        """Start it, and do not wait for it."""
+        self._said = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [RUNYARD, *self._command], env=self._environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def start(self) -> None:
+        """Start it, and return once it says that it is ready."""
+        self.spawn()
+        wait_for(lambda: b'"event": "ready"' in self.said(), _WITHIN)
+
+    def said(self) -> bytes:
+        """Return what it has logged since its last start."""
+        with self._log.open("rb") as file:
+            file.seek(self._said)
+            return file.read()
+
+    def kill(self) -> None:
+        """End the process alone, in the middle of whatever it does; what it started lives on."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, and return when it has."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(60)
+        self.kill()
+
+    def agents(self) -> list[int]:
+        """Return the agents below its home."""
+        mark = str(self.home).encode()
+        return [pid for pid, line in _processes() if b"worker/__main__.py" in line and mark in line]
+
+    def kill_agent(self) -> None:
+        """Kill its agent alone: what it runs dies with it."""
+        for pid in self.agents():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def die(self) -> None:
+        """Go without a word, with everything on this host, as one that loses its power."""
+        agents = self.agents()
+        self.kill()
+        for pid in agents:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def pause(self, *, on: bool = True) -> None:
+        """Stop the clockwork of this host: the process, its agent and all below it."""
+        for pid in [self.pid, *_below([self.pid, *self.agents()]), *self.agents()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP if on else signal.SIGCONT)
+
+
+class Fleet:
+    """The parts, by name: ``api``, ``scheduler1``…, ``worker1``…"""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        database_url: str,
+        broker_url: str,
+        schedulers: int = 2,
+        workers: int = 2,
+        slots: int = 4,
+        lease: int = 15,
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        #: Between all workers and the API.
+        self.wire = Proxy(self.url)
+        self._slots = slots
+        self._workers = workers
+        self._broker = {"RUNYARD_BROKER_URL": broker_url}
+        self._environ = {
+            **self._broker,
+            "RUNYARD_DATABASE_URL": database_url,
+            "RUNYARD_EXECUTORS": "dramatiq",
+            "RUNYARD_WORKER_LEASE": str(lease),
+            "RUNYARD_LOG_STORE": str(folder / "logs"),
+        }
+        self._folder = folder
+        self.parts: dict[str, Part] = {
+            "api": Part("api", ["api", "--port", str(self.port)], folder / "api", self._environ)
+        }
+        for n in range(1, schedulers + 1):
+            name = f"scheduler{n}"
+            self.parts[name] = Part(name, ["scheduler"], folder / name, self._environ)
+
+    @property
+    def key(self) -> str:
+        return (self.parts["api"].home / "admin.key").read_text()
+
+    @property
+    def workers(self) -> list[Part]:
+        return [part for name, part in self.parts.items() if name.startswith("worker")]
+
+    def start(self) -> Fleet:
+        """Make the tables, then start everything; return once all workers serve."""
+        self.wire.__enter__()
+        done = subprocess.run(
+            [RUNYARD, "db", "upgrade"],
+            env={**PLAIN, **self._environ, "RUNYARD_HOME": str(self._folder / "api")},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        for name in [name for name in self.parts if name != "api"]:
+            self.parts[name].start()
+        self.parts["api"].start()
+        secret = self.work_key()
+        for n in range(1, self._workers + 1):
+            self.add_worker(f"worker{n}", secret)
+        return self
+
+    def work_key(self) -> str:
+        """Return a new key for workers."""
+        import json  # noqa: PLC0415  # beside its only use
+
+        done = subprocess.run(
+            [RUNYARD, "keys", "create", "workers", "--scope", "work", "--json"],
+            env={**PLAIN, "RUNYARD_HOME": str(self._folder / "api"), "RUNYARD_API_URL": self.url},
+            check=True,
+            capture_output=True,
+        )
+        key: str = json.loads(done.stdout)["key"]
+        return key
+
+    def add_worker(self, name: str, secret: str) -> Part:
+        """Start one more worker, on a host of its own that has no database."""
+        environ = {**self._broker, "RUNYARD_API_URL": self.wire.url, "RUNYARD_API_KEY": secret}
+        part = Part(name, ["worker", "--concurrency", str(self._slots)], self._folder / name, environ)
+        self.parts[name] = part
+        part.spawn()
+        wait_for(lambda: b'"state": "serving"' in part.said(), _WITHIN)
+        return part
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        for part in self.parts.values():
+            with suppress(AssertionError):
+                part.pause(on=False)
+        for part in self.workers:
+            part.stop()
+        for part in self.parts.values():
+            part.stop()
+            part.kill_agent()
+        self.wire.__exit__(None, None, None)
+
+
+def _processes() -> list[tuple[int, bytes]]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            found.append((int(place.name), (place / "cmdline").read_bytes()))
+    return found
+
+
+def _below(pids: list[int]) -> list[int]:
+    found: list[int] = []
+    for pid in pids:
+        for place in Path(f"/proc/{pid}/task").glob("*/children"):
+            with suppress(OSError):
+                direct = [int(each) for each in place.read_text().split()]
+                found += direct + _below(direct)
+    return found
+
+
+def seconds_until(condition: Any, within: float) -> float:
+    """Return how long it took until *condition* held."""
+    began = time.monotonic()
+    wait_for(condition, within)
+    return time.monotonic() - began
