@@ -69,7 +69,6 @@ async def _fence(bench: Bench, state: str) -> None:
     await bench.switches.have_lease(_SHORT)
     attempt = await bench.start(shell=_TICKS, env=bench.env(), kill_grace=60.0)
     await bench.until(lambda: bench.lines("journal"), "it runs")
-    await asyncio.sleep(1.5)  # the worker has heard of the short lease
     bench.switches.partition(state)  # type: ignore[arg-type]  # the two literals below
     row = await bench.end_of(attempt, within=20)
     # From this moment on the next try may run.
@@ -103,7 +102,6 @@ async def task_that_may_outlive_its_lease_does(bench: Bench) -> None:
         on_lost_contact="continue",
     )
     await bench.until(lambda: bench.lines("journal"), "it runs")
-    await asyncio.sleep(1.5)  # the worker has heard of the short lease
     bench.switches.partition("refuses")
     bench.expect((await bench.end_of(attempt, within=20)).state, "lost")
     bench.file("journal.go").touch()
@@ -124,7 +122,6 @@ async def no_lease_runs_out_while_no_api_serves(bench: Bench) -> None:
         for _ in range(bench.harness.slots)
     ]
     await bench.until(lambda: len(bench.lines("journal")) == len(attempts), "they run")
-    await asyncio.sleep(1.5)  # the worker has heard of the short lease
     await bench.switches.outage(True)  # noqa: FBT003  on or off is all it says
     await asyncio.sleep(_SHORT.total_seconds() + 2)
     await bench.switches.outage(False)  # noqa: FBT003  as above

@@ -73,7 +73,6 @@ async def killed_worker_process_costs_nothing(bench: Bench) -> None:
 async def killed_node_loses_its_attempts_once(bench: Bench) -> None:
     """When a machine dies its attempts are lost when its lease is over, once each; other workers take the rest."""
     await bench.switches.have_lease(timedelta(seconds=5))
-    await asyncio.sleep(1.5)  # the worker has heard of the short lease
     running = [
         await bench.start(shell="echo $$ >> $JOURNAL; exec sleep 60", env=bench.env())
         for _ in range(bench.harness.slots)

@@ -45,7 +45,7 @@ def _can_be_said(body: dict[str, Any]) -> bool:
     return (
         set(body) <= _KNOWN
         and (body["map_index"], body["try_number"]) == (-1, 1)
-        and body["kind"] != "http"
+        and body["kind"] in ("command", "python")
         and "${" not in json.dumps(body)  # it would be a reference there
     )
 

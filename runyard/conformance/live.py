@@ -28,6 +28,7 @@ from metastore.commands.stopping import cancel_run, fail_fast, stop_everything
 from metastore.commands.turn import open_by_attempt
 from metastore.commands.workers import Registration, register_worker
 from metastore.queries import attempts, events, tasks, work
+from metastore.queries.workers import workers
 from runyard.conformance.bodies import document_of
 from runyard.conformance.service import LEASE
 from worker import logs
@@ -60,7 +61,8 @@ class Live:
     backlog: list[AttemptId] | None = None
     ships_logs = True
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, shared: bool = False) -> None:
+        """*shared*: the service goes on for other scenarios, and its owner stops it."""
         self.service = service
         self.clock = service.clock
         self.entropy: Entropy = service.entropy
@@ -71,6 +73,7 @@ class Live:
         self.poisoned: set[str] = set()
         #: Bodies that no document says, by the attempt that stands in for them.
         self.stand_ins: dict[str, TaskBody] = {}
+        self._shared = shared
         self._queues: set[str] = set()
         self._runs: dict[AttemptId, RunRecord] = {}
         self._launches: dict[AttemptId, Launch] = {}
@@ -98,6 +101,8 @@ class Live:
             if row.state == "running":
                 await self.lose(attempt_id)
         self.service.tenant = None
+        if not self._shared:
+            await self.service.stop()
 
     async def serve(self, executor: Executor) -> None:
         self._executor = executor
@@ -232,8 +237,13 @@ class Live:
         self.service.clock.skew = by
 
     async def have_lease(self, lease: timedelta) -> None:
-        """Give workers leases of that length from now on."""
+        """Give workers leases of that length from now on; return when they have heard of it."""
         await self.service.have_lease(lease)
+        known = await self.service.store.read(workers, self.clock.now(), "", _MOST)
+        live = [one for one in known if one.kind == "worker" and one.state == "live" and one.worker_id != _PHANTOM]
+        wanted = self.heard["heartbeat"] + 3 * len(live)  # whoever sends the next one has had the answer to the last
+        while self.heard["heartbeat"] < wanted:
+            await asyncio.sleep(_TICK)
 
     def secrets(self) -> list[str]:
         tickets = [launch.ticket for launch in self._launches.values() if launch.ticket]

@@ -87,7 +87,7 @@ class QueueHarness:
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self.code_dir = site.code_dir
-        self.metastore = Live(site.service)
+        self.metastore = Live(site.service, shared=True)
         self.workers: list[WorkerProcess] = []
         #: What is on their disks is nobody's to clean up.
         self.dead: list[WorkerProcess] = []
