@@ -26,6 +26,7 @@ from metastore.queries import events as event_queries
 from metastore.queries import runs as run_queries
 from metastore.queries import tasks as task_queries
 from metastore.queries import work
+from tests.metastore.history import judged
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -153,12 +154,18 @@ class Flow:
     async def used(self) -> dict[str, int]:
         return await self.store.read(_used)
 
-    async def check(self) -> None:
-        """Assert what must hold at any moment: one active attempt an instance, counts that agree with the rows."""
+    async def check(self, *, healed: bool = False) -> None:
+        """Assert what must hold at any moment: one active attempt an instance, counts that agree with the rows.
+
+        And that the whole log is a good one, unless something was spoiled on purpose and *healed*.
+        """
         wrong = await self.store.read(_wrong_limits)
         assert wrong == []
         twice = await self.store.read(_twice_active)
         assert twice == 0
+        if not healed:
+            report = await judged(self.store, rest=False)
+            assert not report.total, str(report)
 
 
 def _used(conn: Connection) -> dict[str, int]:
