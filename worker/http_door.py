@@ -340,9 +340,10 @@ def _judge(site: Site, response: http.client.HTTPResponse, data: bytes) -> Answe
 def _after(text: str | None) -> float:
     """Return the seconds of a Retry-After; a date, which compares two clocks, is not taken."""
     try:
-        return min(max(float(text or 0), 0.0), _LONGEST_AFTER)
+        seconds = float(text or 0)
     except ValueError:
         return 0.0
+    return min(seconds, _LONGEST_AFTER) if seconds > 0 else 0.0  # so that NaN is 0, too
 
 
 def _reason(error: Exception) -> str:
