@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from executors import registry, spawn
 from executors.base import ExecutorConfig, HealthStatus
 from executors.conformance.world import is_alive
 from executors.local import Local
+from tests.processes import free_port
 from worker import environment, linux, logs
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class LocalHarness:
         self.code_dir.mkdir(exist_ok=True)
         self.scratch = folder / "scratch"
         self.scratch.mkdir(exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.http_port: int = free.getsockname()[1]
+        self.http_port = free_port()
         self.executor: Local | None = None
         self.agents: set[int] = set()
         # What the service's own parent left open for everybody must not reach a task.

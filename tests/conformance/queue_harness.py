@@ -14,6 +14,7 @@ from runyard.conformance.live import Live
 from runyard.conformance.service import Service
 from tests.conformance.mediums import GARBAGE, PREFIX
 from tests.conformance.workers import WorkerProcess
+from tests.processes import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,8 @@ class Site:
         self.service = Service(folder / "service", url=url)
         self.code_dir = folder / "code"
         self.code_dir.mkdir(parents=True)
+        #: What http tasks may reach on this host.
+        self.http_port = free_port()
         self._worker: WorkerProcess | None = None
         self._homes = 0
 
@@ -57,6 +60,8 @@ class Site:
             "RUNYARD_CODE_DIR": str(self.code_dir),
             "RUNYARD_TASK_PYTHON": python,
             "RUNYARD_WORKER_DRAIN": str(_DRAIN),
+            "RUNYARD_HTTP_ALLOW": "127.0.0.1",
+            "RUNYARD_HTTP_PORTS": str(self.http_port),
         }
         home = self.folder / f"worker-{self._homes}"
         return WorkerProcess(home, self.service, environ, queues=queues, slots=slots)
@@ -87,6 +92,7 @@ class QueueHarness:
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self.code_dir = site.code_dir
+        self.http_port = site.http_port
         self.metastore = Live(site.service, shared=True)
         self.workers: list[WorkerProcess] = []
         #: What is on their disks is nobody's to clean up.

@@ -326,6 +326,28 @@ async def test_outputs_reach_the_downstream_through_references(flow: Flow) -> No
     assert body is not None
     assert body["argv"] == ["echo", "y", "n=2", "monday", '{"rows":["x","y"],"n":2}']
     assert body["env"] == {"WHEN": "r1/1"}
+    assert body["on_lost_contact"] == "kill"
+
+
+async def test_a_request_and_an_interpreter_reach_the_worker(flow: Flow) -> None:
+    http = {"method": "POST", "url": "https://x.example/${outputs.a.n}", "json": {"n": "${outputs.a.n}"}}
+    python = {"source": "def main(): ...", "interpreter": "python3.12"}
+    await flow.put(
+        {
+            "a": {},
+            "b": {"command": None, "http": http, "depends_on": ["a"], "on_lost_contact": "continue"},
+            "c": {"python": python, "depends_on": ["a"]},
+        }
+    )
+    _, [a] = await flow.trigger()
+    await flow.start(a.attempt_id)
+    noted = await flow.end(a.attempt_id, output={"n": 2})
+    found = [await flow.start(one.attempt_id) for one in [*noted.admitted, *await flow.admit()]]
+    bodies = {one.body["task_id"]: one.body for one in found if isinstance(one, Started)}
+    assert (bodies["b"]["kind"], bodies["b"]["on_lost_contact"]) == ("http", "continue")
+    wanted = {"method": "POST", "url": "https://x.example/2", "headers": {}, "query": {}, "json": {"n": 2}}
+    assert bodies["b"]["http"] == wanted
+    assert (bodies["c"]["kind"], bodies["c"]["interpreter"]) == ("python", "python3.12")
 
 
 async def test_a_reference_that_finds_nothing_fails_the_task_with_its_name(flow: Flow) -> None:
