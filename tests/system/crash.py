@@ -1,48 +1,34 @@
-"""Kill -9 under load, and what must be true afterwards: judged from outside, by clients' log and tasks' journal.
+"""Kill -9 under load, and what must be true afterwards: judged by the independent checker.
 
-Shared by the test run (a few cycles) and ``bench/crash.py`` (many).  Nothing here looks into the database.
+Shared by the test run (a few cycles) and ``bench/crash.py`` (many).
 """
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
+
+from tests.system.history import ClientLog, collect, journaling, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.simulation.checker import Report
     from tests.system.service import Service
 
-#: One line as each attempt starts and one as it ends; O_APPEND keeps lines whole.
-_TASK = 'echo "start $RUNYARD_ATTEMPT_ID $RUNYARD_RUN_ID $RUNYARD_TASK_ID $RUNYARD_FENCE" >> "$JOURNAL"; sleep {sleep}; echo "end $RUNYARD_ATTEMPT_ID $RUNYARD_RUN_ID $RUNYARD_TASK_ID $RUNYARD_FENCE" >> "$JOURNAL"'  # noqa: E501  # one shell line
-TASKS = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}
-
-
-class Target(Protocol):
-    """Where the load goes."""
-
-    url: str
-
-    @property
-    def key(self) -> str: ...
-
-
-@dataclass
-class Log:
-    """What the clients did and were told."""
-
-    #: Idempotency key → run_id, answered 2xx.
-    accepted: dict[str, str] = field(default_factory=dict)
-    #: Requests whose answer never came, and that were sent again.
-    repeated: int = 0
-    wrong: list[str] = field(default_factory=list)
+#: Without any run ending for so long, it does not come to rest any more.
+_PATIENCE: Final = 60.0
+#: How many runs have their cancel asked for, and how many of these are cleared afterwards.
+_CANCELLED: Final = 0.1
+_CLEARED: Final = 0.5
 
 
 @dataclass
@@ -52,62 +38,83 @@ class Result:
     cycles: int
     kills: Counter[str]
     accepted: int
-    repeated: int
+    unanswered: int
     starts: int
-    problems: list[str]
+    report: Report
+    #: Answers that no client should get.
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that is wrong, in words."""
+        return [*self.wrong, *map(str, self.report.violations)]
 
 
 class Client(threading.Thread):
-    """Triggers runs as fast as *pause* allows; repeats what was not answered, with the same key, until it is."""
+    """Triggers runs as fast as *pause* allows, and cancels and clears some.
 
-    def __init__(self, service: Target, name: str, log: Log, stop: threading.Event, pause: float) -> None:
+    Repeats what was not answered, with the same key, until it is.
+    """
+
+    def __init__(self, service: Service, name: str, dag_id: str, log: ClientLog, pause: float) -> None:
         super().__init__(name=name, daemon=True)
         self._service = service
+        self._dag_id = dag_id
         self._log = log
-        self._stop_event = stop
         self._pause = pause
+        self._chance = random.Random(name)  # noqa: S311  # which runs are cancelled, not a secret
+        self._number = 0
+        self.over = threading.Event()
+        self.wrong: list[str] = []
 
     def run(self) -> None:
-        number = 0
-        while not self._stop_event.is_set():
-            number += 1
-            self._trigger(f"{self.name}-{number}")
+        while not self.over.is_set():
+            answer = self._ask("trigger", None, {}, 201)
+            if answer is not None and self._chance.random() < _CANCELLED:
+                self._interfere(answer.json()["run_id"])
             time.sleep(self._pause)
 
-    def _trigger(self, key: str) -> None:
+    def _interfere(self, run_id: str) -> None:
+        time.sleep(self._chance.uniform(0, 0.3))
+        self._log.ask(self._service, "read", self._dag_id, run_id, client=self.name)
+        self._ask("cancel", run_id, {}, 202, 409)  # 409: it has ended
+        if self._chance.random() < _CLEARED:
+            self._ask("clear", run_id, {}, 200, 409)  # 409: it is still being cancelled
+
+    def _ask(self, op: str, run_id: str | None, body: Any, *expected: int) -> httpx.Response | None:
+        self._number += 1
+        key = f"{self.name}-{self._number}"
         while True:
-            try:
-                answer = httpx.post(
-                    f"{self._service.url}/api/v1/dags/crash/runs",
-                    json={},
-                    headers={"Authorization": f"Bearer {self._service.key}", "Idempotency-Key": key},
-                    timeout=5,
-                )
-            except (httpx.HTTPError, OSError):
-                self._log.repeated += 1
+            answer = self._log.ask(self._service, op, self._dag_id, run_id, key=key, body=body, client=self.name)
+            if answer is None or answer.status_code == 503:
                 time.sleep(0.05)
                 continue
-            if answer.status_code == 201:
-                self._log.accepted[key] = answer.json()["run_id"]
-                return
-            if answer.status_code != 503:
-                self._log.wrong.append(f"{key}: {answer.status_code} {answer.text}")
-                return
-            time.sleep(0.05)
+            if answer.status_code not in expected:
+                self.wrong.append(f"{op} {key}: {answer.status_code} {answer.text}")
+                return None
+            return answer
 
 
-def crash_loop(service: Service, journal: Path, *, cycles: int, seed: int = 1, port: int, agents_too: bool) -> Result:
-    """Run *cycles* kills of a running service under load, let it come to rest, and judge."""
+def crash_loop(
+    service: Service, journal: Path, *, cycles: int, seed: int = 1, port: int, longest_life: float = 1.2
+) -> Result:
+    """Run *cycles* kills of a running service and its agents under load, let it come to rest, and judge.
+
+    A service lives for at most *longest_life* seconds.
+    """
     chance = random.Random(seed)  # noqa: S311  # a schedule of faults, not a secret
-    log, stop = Log(), threading.Event()
-    define(service, journal)
-    clients = [Client(service, f"client{n}", log, stop, 0.02) for n in range(3)]
+    log = ClientLog()
+    _define(service, log, journal)
+    clients = [
+        Client(service, "client0", "diamond", log, 0.1),
+        *(Client(service, f"client{n}", "single", log, 0.02) for n in (1, 2)),
+    ]
     for client in clients:
         client.start()
     kills: Counter[str] = Counter()
     for _ in range(cycles):
-        time.sleep(chance.uniform(0.2, 1.2))
-        if agents_too and chance.random() < 0.3:
+        time.sleep(chance.uniform(0.2, longest_life))
+        if chance.random() < 0.3:
             for pid in service.agents():
                 _kill(pid)
                 kills["agent"] += 1
@@ -117,90 +124,56 @@ def crash_loop(service: Service, journal: Path, *, cycles: int, seed: int = 1, p
         kills["service"] += 1
         time.sleep(chance.uniform(0, 0.3))
         service.start("--port", str(port))
-    stop.set()
+    for client in clients:
+        client.over.set()
     for client in clients:
         client.join(60)
-    states = at_rest(service, set(log.accepted.values()))
-    return judge(log, states, journal.read_text().split("\n"), cycles, kills)
+    _come_to_rest(service)
+    report = judge(collect(service, log, journal), journal.with_suffix(".jsonl"))
+    wrong = [each for client in clients for each in client.wrong]
+    starts = report.counts["journal starts"]
+    return Result(cycles, kills, log.accepted(), log.unanswered, starts, report, wrong)
 
 
 def _kill(pid: int) -> None:
-    import os  # noqa: PLC0415  # beside its only use
-
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
 
 
-def define(service: Target, journal: Path) -> None:
-    tasks: dict[str, Any] = {
-        name: {
-            "command": _TASK.format(sleep="0.03"),
-            "shell": True,
-            "env": {"JOURNAL": str(journal)},
-            "depends_on": upstream,
-        }
-        for name, upstream in TASKS.items()
-    }
+def _define(service: Service, log: ClientLog, journal: Path) -> None:
+    """Define a diamond with a task that fails first, and a single task; both with limits."""
     journal.touch()
-    answer = httpx.put(
-        f"{service.url}/api/v1/dags/crash",
-        json={"tasks": tasks},
-        headers={"Authorization": f"Bearer {service.key}"},
-        timeout=30,
-    )
-    assert answer.status_code in (200, 201), answer.text
+    flaky = '[ "$RUNYARD_FENCE" -gt 1 ] || { say fail; exit 1; }'
+    tasks = {
+        "a": journaling("sleep 0.03", journal),
+        "b": journaling("sleep 0.03", journal, "a"),
+        "c": journaling(flaky, journal, "a", retries=1, retry_delay="PT0.1S"),
+        "d": journaling("sleep 0.03", journal, "b", "c"),
+        "e": {"empty": {}, "depends_on": ["d"]},
+    }
+    log.put(service, "diamond", {"tasks": tasks, "max_active_runs": 6, "max_active_tasks": 3})
+    log.put(service, "single", {"tasks": {"a": journaling("sleep 0.03", journal)}, "max_active_tasks": 3})
 
 
-def at_rest(service: Target, runs: set[str], seconds: float = 180) -> dict[str, str]:
-    """Wait until no run is active; return the state of every run."""
-    deadline = time.monotonic() + seconds
-    while True:
-        states = _states(service)
-        if runs <= set(states) and all(states[run] in ("success", "failed", "cancelled") for run in states):
-            return states
-        if time.monotonic() > deadline:
-            return states
+def _come_to_rest(service: Service) -> None:
+    """Wait until no run is active, as long as runs go on ending."""
+    changed, before = time.monotonic(), -1
+    while active := _active(service):
+        if active != before:
+            changed, before = time.monotonic(), active
+        if time.monotonic() - changed > _PATIENCE:
+            return  # the checker says what is not at rest
         time.sleep(0.3)
 
 
-def _states(service: Target) -> dict[str, str]:
-    states: dict[str, str] = {}
-    cursor: str | None = None
-    while True:
-        answer = httpx.get(
-            f"{service.url}/api/v1/dags/crash/runs",
-            params={"limit": 1000} | ({"cursor": cursor} if cursor else {}),
-            headers={"Authorization": f"Bearer {service.key}"},
-            timeout=30,
-        ).json()
-        states |= {run["run_id"]: run["state"] for run in answer["items"]}
-        cursor = answer["next_cursor"]
-        if cursor is None:
-            return states
-
-
-def judge(log: Log, states: dict[str, str], lines: list[str], cycles: int, kills: Counter[str]) -> Result:
-    problems = list(log.wrong)
-    problems += [f"accepted run {run} is gone" for run in log.accepted.values() if run not in states]
-    problems += [f"run {run} is {state}" for run, state in states.items() if state != "success"]
-    extra = Counter(log.accepted.values())
-    problems += [f"run {run} answers {times} keys" for run, times in extra.items() if times > 1]
-    if len(states) != len(log.accepted):
-        problems.append(f"{len(states)} runs for {len(log.accepted)} accepted triggers")
-    starts: Counter[str] = Counter()
-    fences: Counter[tuple[str, str, str]] = Counter()
-    done: set[tuple[str, str]] = set()
-    for line in filter(None, lines):
-        kind, attempt, run, task, fence = line.split()
-        if kind == "start":
-            starts[attempt] += 1
-            fences[run, task, fence] += 1
-            problems += [f"{run}/{task} started before {up} ended" for up in TASKS[task] if (run, up) not in done]
-        else:
-            done.add((run, task))
-    problems += [f"attempt {attempt} started {times} times" for attempt, times in starts.items() if times > 1]
-    problems += [f"{key} has {times} starts under one fence" for key, times in fences.items() if times > 1]
-    problems += [f"{run}/{task} never ran to its end" for run in states for task in TASKS if (run, task) not in done]
-    return Result(cycles, kills, len(log.accepted), log.repeated, sum(starts.values()), problems)
+def _active(service: Service) -> int:
+    states = ("queued", "running", "cancelling")
+    answer = httpx.get(
+        f"{service.url}/api/v1/runs",
+        params={"limit": 1000, "state": states},
+        headers={"Authorization": f"Bearer {service.key}"},
+        timeout=30,
+    ).json()
+    return len(answer["items"])

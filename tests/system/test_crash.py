@@ -32,7 +32,10 @@ def test_kills_under_load_lose_nothing_and_start_nothing_twice(
     service = make_service(**environ)
     port = free_port()
     service.start("--port", str(port))
-    result = crash_loop(service, tmp_path / "journal", cycles=5, seed=7, port=port, agents_too=True)
+    result = crash_loop(service, tmp_path / "journal", cycles=5, seed=7, port=port)
     assert result.problems == []
     assert result.accepted > 20
+    assert result.starts > 20
     assert result.kills["service"] >= 2
+    counts = result.report.counts
+    assert all(counts[what] for what in ("at rest", "calls", "outputs seen", "reads", "decisions")), counts
