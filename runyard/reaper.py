@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-_EVERY: Final = 10.0
+_EVERY: Final = 5.0
 
 
 async def reap_strangers() -> None:

@@ -49,6 +49,13 @@ class Daemon:
     def ended(self) -> bool:
         return self._process.poll() is not None
 
+    @property
+    def code(self) -> int:
+        """The exit code of what has ended."""
+        code = self._process.poll()
+        assert code is not None
+        return code
+
     def send(self, sent: signal.Signals) -> None:
         """Send *sent* to all of its processes."""
         with suppress(ProcessLookupError):
