@@ -21,6 +21,8 @@ from runyard.world import SystemClock, SystemEntropy
 from scheduler.loop import Scheduler
 from scheduler.settings import SchedulerSettings
 from tests.metastore.flow import Flow
+from tests.metastore.history import judged
+from tests.system.history import journaling, read_journal
 from tests.system.service import Service
 
 if TYPE_CHECKING:
@@ -97,15 +99,14 @@ async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
         await asyncio.sleep(0.05)
 
 
-def lines(journal: Path) -> list[str]:
-    return journal.read_text().split("\n")[:-1] if journal.exists() else []
+def told(journal: Path) -> list[tuple[str, int]]:
+    return [(line["what"], line["fence"]) for line in read_journal(journal)]
 
 
 async def test_two_schedulers_share_the_work_and_start_nothing_twice(hosts: list[Host], tmp_path: Path) -> None:
     journal = tmp_path / "journal"
-    say = {"command": 'echo "$RUNYARD_RUN_ID $RUNYARD_TASK_ID" >> "$JOURNAL"; sleep 0.05', "shell": True}
-    tasks: dict[str, Any] = {
-        name: say | {"env": {"JOURNAL": str(journal)}, "depends_on": upstream}
+    tasks = {
+        name: journaling("sleep 0.05", journal, *upstream)
         for name, upstream in {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]}.items()
     }
     flow = Flow(hosts[0].store, SystemClock())  # type: ignore[arg-type]  # the real clock will do
@@ -116,22 +117,21 @@ async def test_two_schedulers_share_the_work_and_start_nothing_twice(hosts: list
         return {(await flow.run(run)).state for run in runs} == {"success"}
 
     await until(done)
-    started = lines(journal)
-    assert len(started) == len(set(started)) == 48
-    assert set((await flow.used()).values()) == {0}
+    report = await judged(hosts[0].store, read_journal(journal))
+    assert not report.total, str(report)
+    assert report.counts["journal starts"] == 48
 
 
 async def test_what_a_dead_host_held_is_done_by_the_other_once_its_lease_is_over(
     hosts: list[Host], tmp_path: Path
 ) -> None:
     journal = tmp_path / "journal"
-    long = {"command": 'echo "$RUNYARD_FENCE" >> "$JOURNAL"; sleep 1.5; echo end >> "$JOURNAL"', "shell": True}
     flow = Flow(hosts[0].store, SystemClock())  # type: ignore[arg-type]  # the real clock will do
-    await flow.put({"a": long | {"env": {"JOURNAL": str(journal)}}})
+    await flow.put({"a": journaling("sleep 1.5", journal)})
     run = await flow.create()
 
     async def begun() -> bool:
-        return lines(journal) == ["1"]
+        return told(journal) == [("start", 1)]
 
     await until(begun)
     clients = {host: host.executor._client for host in hosts}
@@ -145,7 +145,8 @@ async def test_what_a_dead_host_held_is_done_by_the_other_once_its_lease_is_over
         return (await watch.run(run)).state == "success"
 
     await until(done)
-    assert lines(journal) == ["1", "2", "end"]
+    assert told(journal) == [("start", 1), ("start", 2), ("end", 2)]
     assert time.monotonic() - died < LEASE.total_seconds() + 10
     assert [event.reason for event in await watch.events(run) if event.to_state == "scheduled"] == [None, "lost"]
-    assert set((await watch.used()).values()) == {0}
+    report = await judged(other.store, read_journal(journal))
+    assert not report.total, str(report)
