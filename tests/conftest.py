@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from metastore.store import Store
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="every fault, every seed: what takes minutes or hours")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether ``--long`` was asked for."""
+    return bool(request.config.getoption("--long"))
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
