@@ -64,7 +64,7 @@ def connect(to: Target, addresses: Sequence[IPv4Address | IPv6Address], deadline
     """Connect to one of *addresses*, none of which is looked up again; raise OSError where none accepts."""
     failure: OSError | None = None
     for address in addresses:
-        sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)  # noqa: PLR2004  IPv4
+        sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)  # noqa: PLR2004  that is IPv4
         try:
             sock.settimeout(min(_CONNECT_SECONDS, left(deadline)))
             sock.connect((str(address), to.port))

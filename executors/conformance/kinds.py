@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from executors.conformance.bench import is_alive
@@ -117,7 +118,7 @@ async def python_in_another_interpreter_is_stopped_with_its_tree(bench: Bench) -
         attempt = await bench.start(
             source=source, args=[str(bench.file(name)), deaf], interpreter=other, kill_grace=grace
         )
-        await bench.until(lambda name=name: bench.lines(name), "its child is there")  # type: ignore[misc]
+        await bench.until(partial(bench.lines, name), "its child is there")
         await bench.cancel(attempt)
         row = await bench.end_of(attempt)
         number = {"SIGTERM": 15, "SIGKILL": 9}[end]
@@ -208,7 +209,7 @@ class _Site:
     @classmethod
     @asynccontextmanager
     async def open(cls, bench: Bench) -> AsyncIterator[_Site]:
-        site = cls(getattr(bench.harness, "http_port"))  # noqa: B009  a hook
+        site = cls(getattr(bench.harness, "http_port"))  # noqa: B009  a hook, no part of the protocol
         server = await asyncio.start_server(site.answer, "127.0.0.1", site.port)
         try:
             yield site

@@ -33,7 +33,8 @@ class Server:
         if tls:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.load_cert_chain(CERTIFICATE)
-        self._socket = socket.create_server((host, 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, 0), family=family)
         self._socket.settimeout(0.05)
         self.port: int = self._socket.getsockname()[1]
         self.requests: list[bytes] = []

@@ -210,7 +210,7 @@ def test_what_python_calls_special_is_refused_too(address: IPv4Address | IPv6Add
         ("example", "127.0.0.1", False),
     ],
 )
-def test_an_operator_opens_what_the_setting_lists_and_no_more(allow: str, text: str, opened: bool) -> None:  # noqa: FBT001
+def test_an_operator_opens_what_the_setting_lists_and_no_more(allow: str, text: str, opened: bool) -> None:  # noqa: FBT001  a column of the table
     rules = Rules.read([allow])
     resolve, _ = resolver(text)
     if opened:

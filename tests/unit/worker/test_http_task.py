@@ -208,6 +208,17 @@ def test_what_cannot_be_reached_is_told() -> None:
         perform(request(f"http://127.0.0.1:{closed}/"), Rules.read(["127.0.0.1"], [closed]), limit=LONG)
 
 
+def test_an_address_of_ipv6_is_reached() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(answer(b"six"), host="::1") as server:
+        allowed = Rules.read(["::1"], [server.port])
+        assert perform(request(server.url("/", "[::1]")), allowed, limit=LONG)["body"] == "six"
+        assert f"\r\nHost: [::1]:{server.port}\r\n".encode() in server.requests[0]
+
+
 class Names:
     """A resolver that gives other answers every time, as in DNS rebinding."""
 
