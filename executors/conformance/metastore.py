@@ -137,5 +137,5 @@ class Switches(Protocol):
         ...
 
     async def have_lease(self, lease: timedelta) -> None:
-        """Give workers leases of that length, a little less being what they are told; return when they have heard of it."""
+        """Give workers leases of that length; return when they have heard of it."""
         ...

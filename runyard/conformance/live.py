@@ -311,7 +311,7 @@ class Live:
         row.boot_id, row.placed_on = record.boot_id, record.placed_on
         row.stop_reason = record.stop_reason  # type: ignore[assignment]  # the column holds nothing else
         state = _state(record)
-        if state == row.state:
+        if state in (row.state, "queued"):  # somebody else may have read what was later
             return
         if state == "running":
             row.become(state)

@@ -142,8 +142,13 @@ class WorkerProcess:
         return sorted(pid for pid in found if is_alive(pid))
 
     def leftovers(self) -> list[str]:
-        """Return what is there of attempts: folders in the spool, and processes that are no part of the worker."""
+        """Return what is there of attempts: processes that are no part of the worker, and folders in the spool.
+
+        Folders count while there is an agent to remove them; else the next one does, when it starts.
+        """
         found = []
+        if not self.agents():
+            return [f"pid {pid}" for pid in self.processes() if self._process is None or pid != self._process.pid]
         with suppress(FileNotFoundError):
             entries = [entry.name for entry in (self._place() / "agent" / "attempts").iterdir()]
             found = [name for name in entries if name.partition(".")[0] not in ("outcomes", "spare")]

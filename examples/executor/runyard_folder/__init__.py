@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from dag.ids import AttemptId
 from executors.base import (
     API_VERSION,
     Accepted,
@@ -64,13 +65,13 @@ class FolderExecutor:
         self.why_down = ""
         return Accepted(launch.attempt_id)
 
-    async def cancel(self, batch: Sequence[str], *, reason: str) -> None:
+    async def cancel(self, batch: Sequence[AttemptId], *, reason: str) -> None:
         """Take out what nobody has taken; what runs is told by the metastore."""
         for attempt_id in batch:
             for file in self.folder.glob(f"*/new/{attempt_id}"):
                 file.unlink(missing_ok=True)
 
-    async def observe(self, batch: Sequence[str]) -> list[Observation]:
+    async def observe(self, batch: Sequence[AttemptId]) -> list[Observation]:
         """Say what the folder proves: a message is there, or it is not."""
         if self._look():
             return [Observation(attempt_id=each, phase=Phase.UNKNOWN, detail=self.why_down) for each in batch]
