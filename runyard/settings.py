@@ -275,8 +275,8 @@ class WorkerSettings(BaseSettings):
 
 
 _KEY_WAY_OUT = (
-    "make one with: runyard keys create --scope work; then set RUNYARD_API_KEY, or RUNYARD_API_KEY_FILE to a file with "
-    "the key"
+    "make one with: runyard keys create workers --scope work; then set RUNYARD_API_KEY, or RUNYARD_API_KEY_FILE to a "
+    "file with it"
 )
 
 
