@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam, insert, or_, select, update
 
 from dag.states import RunState, RunStep, TaskState
+from dag.trigger_rules import Counts, Verdict, judge
 from metastore.commands.admission import Admitted, Outlet, admit
 from metastore.commands.advance import look_at_due
 from metastore.commands.turn import Turn, open_turn
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 #: How many instances one command creates at the most.
 CHUNK: Final = 1_000
 
+_NONE_ENDED: Final = Counts()
 _ADD: Final = insert(task_instances).inline()
 _PAUSED: Final = select(dags.c.paused).where(dags.c.dag_id == bindparam("dag_id"))
 _TAKE_RUN_SLOT: Final = (
@@ -94,7 +96,8 @@ def _create(turn: Turn, default_executor: str) -> None:
             "executor": task.executor or default_executor,
             "queue": task.queue,
             "priority_weight": task.priority_weight,
-            "due_at": None if task.upstream else tx.now,
+            # Decided without its upstreams: a root, or one that waits for nobody.
+            "due_at": None if judge(task.trigger_rule, len(task.upstream), _NONE_ENDED) is Verdict.WAIT else tx.now,
         }
         for task in tasks
     ]

@@ -102,6 +102,14 @@ async def test_a_cleanup_that_succeeds_does_not_hide_a_failure(flow: Flow) -> No
     assert (await flow.run(run)).state == "failed"
 
 
+async def test_a_task_that_waits_for_nobody_starts_beside_its_upstreams(flow: Flow) -> None:
+    await flow.put({"a": {}, "b": {"depends_on": ["a"], "trigger_rule": "always"}, "c": {"depends_on": ["a"]}})
+    run, admitted = await flow.trigger()
+    assert [one.labels["task_id"] for one in admitted] == ["a", "b"]
+    assert await flow.states(run) == {"a": "queued", "b": "queued", "c": "pending"}
+    assert await flow.finish_all(admitted) == ["a", "b", "c"]
+
+
 async def test_empty_tasks_settle_in_the_transaction_that_makes_them_ready(flow: Flow) -> None:
     chain: dict[str, Any] = {"e0": {"empty": {}}}
     for number in range(1, 40):
