@@ -120,7 +120,7 @@ def create_app(
 async def _serving(app: FastAPI) -> AsyncIterator[None]:
     """Say that an API serves for as long as this one does."""
     services: Services = app.state.services
-    presence = Presence(services.store)
+    presence = Presence(services.store, services.settings.worker_lease)
     await presence.start()
     try:
         yield

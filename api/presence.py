@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from metastore.commands.agents import silence
 from metastore.commands.workers import mark_serving
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from metastore.store import Store
 
 log = structlog.get_logger(__name__)
 
-#: How often a process that serves says so.
-EVERY: Final = 5.0
-#: Silence of all of them that is longer than this was an outage.
-GAP: Final = timedelta(seconds=15)
+#: How often a process that serves says so, in the time after which its silence is an outage.
+_TIMES: Final = 3
 
 
 class Presence:
     """Says that this process serves, from its first request on to its last."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lease: timedelta) -> None:
+        """*lease* is what workers have: an outage has to be noticed before it."""
         self._store = store
+        self._gap = silence(lease)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -42,11 +44,11 @@ class Presence:
 
     async def _go_on(self) -> None:
         while True:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(self._gap.total_seconds() / _TIMES)
             await self._say()
 
     async def _say(self) -> None:
         try:
-            await self._store.write(mark_serving, GAP)
+            await self._store.write(mark_serving, self._gap)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is said again; workers cannot be heard meanwhile
             log.warning("presence not noted", error=str(error))

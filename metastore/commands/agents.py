@@ -43,8 +43,8 @@ _BEAT: Final = (
     .where(agents.c.agent_id == bindparam("agent"))
     .values(seen_at=bindparam("now"), lease_until=bindparam("until"))
 )
-#: How long an API may be silent that is still being served.
-SILENCE: Final = timedelta(seconds=15)
+#: How long an API may be silent that is still being served, at the most.
+_SILENCE: Final = timedelta(seconds=15)
 
 _SERVED: Final = (
     select(presence.c.part)
@@ -88,8 +88,14 @@ def beat(tx: Tx, agent_id: str, lease: timedelta) -> bool:
     return tx.conn.execute(_BEAT, values).rowcount == 1
 
 
+def silence(lease: timedelta) -> timedelta:
+    """Return how long an API may be silent that is still being served: an outage is noticed before leases run out."""
+    return min(_SILENCE, lease / 2)
+
+
 def _at(tx: Tx, lease: timedelta | None) -> dict[str, Any]:
-    return {"now": tx.now, "heard": tx.now - SILENCE, "amnesty": tx.now - (lease or timedelta(0))}
+    quiet = _SILENCE if lease is None else silence(lease)
+    return {"now": tx.now, "heard": tx.now - quiet, "amnesty": tx.now - (lease or timedelta(0))}
 
 
 def expired_agents(tx: Tx, lease: timedelta) -> list[str]:

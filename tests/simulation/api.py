@@ -66,7 +66,7 @@ class ApiProcess:
             lease=lease,
         )
         self._heartbeats = Heartbeats(store, process.clock, self._settings, registry)
-        self._presence = Presence(store)
+        self._presence = Presence(store, lease)
         self._key = b""
 
     async def run(self) -> None:
