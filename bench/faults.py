@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import tempfile
-import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,6 +26,7 @@ from bench.processes import children
 from tests.brokers import RedisServer
 from tests.system import crash
 from tests.system.fleet import Fleet
+from tests.system.history import ClientLog, collect, judge
 from tests.system.service import wait_for
 
 if TYPE_CHECKING:
@@ -181,9 +181,10 @@ def kills(cycles: int) -> Report:
     killed: Counter[str] = Counter()
     with installation(lease=LEASE, workers=3, slots=4) as made:
         journal = made.folder / "journal"
-        crash.define(made.fleet, journal)
-        log, stop = crash.Log(), threading.Event()
-        clients = [crash.Client(made.fleet, f"client{n}", log, stop, 0.1) for n in range(2)]
+        log = ClientLog()
+        crash.define(made.fleet, log, journal)
+        clients = [crash.Client(made.fleet, "client0", "diamond", log, 0.2)]
+        clients += [crash.Client(made.fleet, f"client{n}", "single", log, 0.1) for n in (1, 2)]
         for client in clients:
             client.start()
         began = time.monotonic()
@@ -191,16 +192,18 @@ def kills(cycles: int) -> Report:
             time.sleep(chance.uniform(0.2, 1.5))
             killed[_kill(made, chance)] += 1
         took = time.monotonic() - began
-        stop.set()
+        for client in clients:
+            client.over.set()
         for client in clients:
             client.join(120)
-        states = crash.at_rest(made.fleet, set(log.accepted.values()), seconds=600)
-        found = crash.judge(log, states, journal.read_text().split("\n"), cycles, killed)
+        crash.come_to_rest(made.fleet)
+        found = judge(collect(made.fleet, log, journal), Path("kills.jsonl").absolute())
+    wrong = [each for client in clients for each in client.wrong] + [str(one) for one in found.violations]
     report.add("kills", "", sum(killed.values()))
-    report.add("accepted runs", "", found.accepted)
-    report.add("starts of user code", "", found.starts)
-    report.add("lost, doubled or out of order", "", len(found.problems), Goal(0))
-    report.note(f"{dict(killed)} in {took:.0f} s; lease {LEASE} s", *found.problems[:20])
+    report.add("accepted runs", "", log.accepted())
+    report.add("starts of user code", "", found.counts["journal starts"])
+    report.add("violations of any invariant, and wrong answers", "", len(wrong), Goal(0))
+    report.note(f"{dict(killed)} in {took:.0f} s; lease {LEASE} s; judged by tests.simulation.checker", *wrong[:20])
     return report
 
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -39,6 +40,8 @@ class Job:
     method: str = "POST"
     headers: dict[str, str] = field(default_factory=dict)
     body: str = "{}"
+    #: Instead of these: path, value of ``Authorization`` and body of requests that come in turns.
+    turns: list[tuple[str, str, str]] = field(default_factory=list)
     expected: int = 201
     #: Open loop: the moments, in seconds from the start.  Empty: closed loop.
     moments: list[float] = field(default_factory=list)
@@ -128,14 +131,12 @@ class _Generator:
         self._host, self._port = parts.hostname, parts.port
         self._job = job
         self._loop = asyncio.get_running_loop()
-        lines = [
-            f"{job.method} {parts.path}{'?' + parts.query if parts.query else ''} HTTP/1.1",
-            f"Host: {parts.netloc}",
+        path = f"{parts.path}{'?' + parts.query if parts.query else ''}"
+        turns = [
+            self._written(f"{parts.path}{path}", {**job.headers, "Authorization": credential}, body)
+            for path, credential, body in job.turns
         ]
-        lines += [f"{name}: {value}" for name, value in job.headers.items()]
-        if job.method != "GET":
-            lines += ["Content-Type: application/json", f"Content-Length: {len(job.body.encode())}"]
-        self._request = "\r\n".join([*lines, "", job.body if job.method != "GET" else ""]).encode()
+        self._requests = cycle(turns or [self._written(path, job.headers, job.body)])
         self._free: list[_Connection] = []
         self._connections = 0
         self._backlog: deque[float] = deque()
@@ -146,6 +147,13 @@ class _Generator:
         self.latencies: list[float] = []
         self.late: list[float] = []
         self.errors: Counter[str] = Counter()
+
+    def _written(self, path: str, headers: dict[str, str], body: str) -> bytes:
+        lines = [f"{self._job.method} {path} HTTP/1.1", f"Host: {self._host}:{self._port}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if self._job.method != "GET":
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body.encode())}"]
+        return "\r\n".join([*lines, "", body if self._job.method != "GET" else ""]).encode()
 
     async def open_loop(self, start: float) -> None:
         """Send each request at its moment, whatever the ones before it do."""
@@ -180,10 +188,10 @@ class _Generator:
             self.errors[str(status)] += 1
         self._count()
         if self._backlog:
-            connection.send(self._request, self._backlog.popleft())
+            connection.send(next(self._requests), self._backlog.popleft())
         elif self._unsent:
             self._unsent -= 1
-            connection.send(self._request, time.monotonic())
+            connection.send(next(self._requests), time.monotonic())
         else:
             self._free.append(connection)
 
@@ -198,7 +206,7 @@ class _Generator:
 
     def _send(self, intended: float) -> None:
         if self._free:
-            self._free.pop().send(self._request, intended)
+            self._free.pop().send(next(self._requests), intended)
         elif self._connections < _MOST_CONNECTIONS:
             self._connections += 1
             task = self._loop.create_task(self._open_and_send(intended))
@@ -217,7 +225,7 @@ class _Generator:
         except OSError as error:
             self.broken(error)
         else:
-            connection.send(self._request, intended)
+            connection.send(next(self._requests), intended)
 
     def _count(self) -> None:
         self._left -= 1

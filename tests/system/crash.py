@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.simulation.checker import Report
+    from tests.system.history import Target
     from tests.system.service import Service
 
 #: Without any run ending for so long, it does not come to rest any more.
@@ -56,7 +57,7 @@ class Client(threading.Thread):
     Repeats what was not answered, with the same key, until it is.
     """
 
-    def __init__(self, service: Service, name: str, dag_id: str, log: ClientLog, pause: float) -> None:
+    def __init__(self, service: Target, name: str, dag_id: str, log: ClientLog, pause: float) -> None:
         super().__init__(name=name, daemon=True)
         self._service = service
         self._dag_id = dag_id
@@ -104,7 +105,7 @@ def crash_loop(
     """
     chance = random.Random(seed)  # noqa: S311  # a schedule of faults, not a secret
     log = ClientLog()
-    _define(service, log, journal)
+    define(service, log, journal)
     clients = [
         Client(service, "client0", "diamond", log, 0.1),
         *(Client(service, f"client{n}", "single", log, 0.02) for n in (1, 2)),
@@ -128,7 +129,7 @@ def crash_loop(
         client.over.set()
     for client in clients:
         client.join(60)
-    _come_to_rest(service)
+    come_to_rest(service)
     report = judge(collect(service, log, journal), journal.with_suffix(".jsonl"))
     wrong = [each for client in clients for each in client.wrong]
     starts = report.counts["journal starts"]
@@ -142,7 +143,7 @@ def _kill(pid: int) -> None:
         return
 
 
-def _define(service: Service, log: ClientLog, journal: Path) -> None:
+def define(service: Target, log: ClientLog, journal: Path) -> None:
     """Define a diamond with a task that fails first, and a single task; both with limits."""
     journal.touch()
     flaky = '[ "$RUNYARD_FENCE" -gt 1 ] || { say fail; exit 1; }'
@@ -157,7 +158,7 @@ def _define(service: Service, log: ClientLog, journal: Path) -> None:
     log.put(service, "single", {"tasks": {"a": journaling("sleep 0.03", journal)}, "max_active_tasks": 3})
 
 
-def _come_to_rest(service: Service) -> None:
+def come_to_rest(service: Target) -> None:
     """Wait until no run is active, as long as runs go on ending."""
     changed, before = time.monotonic(), -1
     while active := _active(service):
@@ -168,7 +169,7 @@ def _come_to_rest(service: Service) -> None:
         time.sleep(0.3)
 
 
-def _active(service: Service) -> int:
+def _active(service: Target) -> int:
     states = ("queued", "running", "cancelling")
     answer = httpx.get(
         f"{service.url}/api/v1/runs",

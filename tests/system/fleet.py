@@ -121,7 +121,8 @@ class Fleet:
         self._slots = slots
         self._workers = workers
         self._broker = {"RUNYARD_BROKER_URL": broker_url}
-        self._environ = {
+        #: Of those that have the database.
+        self.environ = {
             **self._broker,
             "RUNYARD_DATABASE_URL": database_url,
             "RUNYARD_EXECUTORS": "dramatiq",
@@ -129,12 +130,13 @@ class Fleet:
             "RUNYARD_LOG_STORE": str(folder / "logs"),
         }
         self._folder = folder
+        self.home = folder / "api"
         self.parts: dict[str, Part] = {
-            "api": Part("api", ["api", "--port", str(self.port)], folder / "api", self._environ)
+            "api": Part("api", ["api", "--port", str(self.port)], folder / "api", self.environ)
         }
         for n in range(1, schedulers + 1):
             name = f"scheduler{n}"
-            self.parts[name] = Part(name, ["scheduler"], folder / name, self._environ)
+            self.parts[name] = Part(name, ["scheduler"], folder / name, self.environ)
 
     @property
     def key(self) -> str:
@@ -149,7 +151,7 @@ class Fleet:
         self.wire.__enter__()
         done = subprocess.run(
             [RUNYARD, "db", "upgrade"],
-            env={**PLAIN, **self._environ, "RUNYARD_HOME": str(self._folder / "api")},
+            env={**PLAIN, **self.environ, "RUNYARD_HOME": str(self._folder / "api")},
             check=False,
             capture_output=True,
             text=True,

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 import httpx
@@ -23,9 +23,19 @@ from tests.simulation.checker import Report, check
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from tests.system.service import Service
-
 Line = dict[str, Any]
+
+
+class Target(Protocol):
+    """A service, or an installation of several processes."""
+
+    url: str
+    home: Path
+    environ: dict[str, str]
+
+    @property
+    def key(self) -> str: ...
+
 
 #: The kernel's time since boot: the one clock that tasks (without starting a process) and clients both can read.
 _UPTIME: Final = Path("/proc/uptime")
@@ -89,7 +99,7 @@ class ClientLog:
 
     def ask(
         self,
-        service: Service,
+        service: Target,
         op: str,
         dag_id: str,
         run_id: str | None = None,
@@ -118,7 +128,7 @@ class ClientLog:
             self.lines.append(line)
         return answer
 
-    def put(self, service: Service, dag_id: str, document: dict[str, Any]) -> None:
+    def put(self, service: Target, dag_id: str, document: dict[str, Any]) -> None:
         """Define a DAG, and keep the document."""
         answer = self.ask(service, "put", dag_id, body=document)
         assert answer is not None
@@ -139,7 +149,7 @@ def _address(op: str, dag_id: str, run_id: str | None) -> tuple[str, str]:
     }[op]
 
 
-def collect(service: Service, log: ClientLog, journal: Path, *, rest: bool = True, **setup: Any) -> list[Line]:
+def collect(service: Target, log: ClientLog, journal: Path, *, rest: bool = True, **setup: Any) -> list[Line]:
     """Return the history of everything that *log*'s clients did to a service that is at *rest*."""
     settings = DatabaseSettings(service.environ.get("RUNYARD_DATABASE_URL", f"sqlite:///{service.home}/runyard.db"))
     told: dict[tuple[str, str, int], Line] = {}
