@@ -81,7 +81,7 @@ class AttemptStart(RequestBody):
 class TaskBody(Answer):
     """All that is needed to run the attempt; references are resolved, nothing is left to decide."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})  # a later release says more
 
     dag_id: str = Field(description="The DAG.")
     run_id: str = Field(description="The run.")
@@ -92,10 +92,21 @@ class TaskBody(Answer):
     kind: str = Field(description="`command`, `python` or `http`; a worker fails what it cannot run.")
     argv: list[str] | None = Field(default=None, description="`command`: the argument vector; null where `shell` is.")
     shell: str | None = Field(default=None, description="`command`: a line for `/bin/sh -c`.")
+    call: str | None = Field(default=None, description="`python`: `module:function`; null where `source` is.")
+    source: str | None = Field(default=None, description="`python`: the text of a module that defines `main`.")
+    interpreter: str | None = Field(default=None, description="`python`: which one; null: the worker's own choice.")
+    args: list[Any] | None = Field(default=None, description="`python`: positional arguments.")
+    kwargs: dict[str, Any] | None = Field(default=None, description="`python`: named arguments.")
+    http: dict[str, Any] | None = Field(default=None, description="`http`: the request.")
     env: dict[str, str] = Field(description="The task's own variables.")
     cwd: str | None = Field(description="Relative to the code folder; null: the attempt's private work folder.")
     timeout: float | None = Field(description="Seconds it may run; null: no limit.")
     kill_grace: float = Field(description="Seconds between SIGTERM and SIGKILL.")
+    on_lost_contact: str | None = Field(
+        default=None,
+        description="`kill` (the default): the task must be dead when the lease is over. `continue`: it may go on, and "
+        "its end is told when the service answers again; it may have been run elsewhere by then.",
+    )
 
 
 class Stop(Answer):

@@ -59,7 +59,7 @@ _QUEUES: Final[list[show.Column]] = [
 
 @app.command()
 def workers(*, limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100, json: AsJson = False) -> None:
-    """List the workers, and the agents of schedulers' hosts, and how they are."""
+    """List the workers and how they are."""
     items = connect().items(path_of("workers"), limit)
     if json:
         show.as_json(items)
