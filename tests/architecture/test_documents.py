@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(page for place in ("docs", "docker", "examples") for page in (ROOT / place).rglob("*.md"))]
+)
 ADRS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 
 
