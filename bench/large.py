@@ -1,0 +1,88 @@
+"""Large DAGs and a metastore with a past: rates, memory, and lists that must not care.
+
+python -m bench.large
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from bench import machine
+from bench.command import run_benchmark
+from bench.figures import Goal, Report
+from bench.processes import pss
+from bench.running import service
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.command import Options
+    from bench.running import Running
+
+_UPSTREAMS = 5
+
+
+def measure(options: Options) -> Sequence[Report]:
+    """Measure on each database that was asked for."""
+    with options.servers() as servers:
+        reports = []
+        for database in options.databases:
+            with service(options, servers, database, "large", RUNYARD_LOCAL_PARALLELISM="4") as running:
+                reports.append(_measure(running, database, options))
+        return reports
+
+
+def layers(number: int, width: int, body: dict[str, Any]) -> dict[str, Any]:
+    """Return *number* layers of *width* tasks, each of which waits for five of the layer before."""
+    tasks: dict[str, Any] = {}
+    for layer in range(number):
+        for n in range(width):
+            upstream = [f"l{layer - 1:03}_{(n + k * 7) % width:03}" for k in range(_UPSTREAMS)] if layer else []
+            tasks[f"l{layer:03}_{n:03}"] = body | {"depends_on": upstream}
+    return tasks
+
+
+def _measure(running: Running, database: str, options: Options) -> Report:
+    report = Report("large", database)
+    client = running.client
+    began = time.monotonic()
+    client.define("empties", layers(100, 100, {"empty": {}}))
+    report.add("PUT of 10,000 tasks with 49,500 edges", "s", time.monotonic() - began)
+    client.define("small", layers(2, 5, {"empty": {}}))
+    client.define("commands", layers(10, 100, {"command": ["true"]}))
+    client.run("small")
+    for number in range(options.repeat):
+        machine.beside(report, options, "spawn", "fork", "sqlite", url=running.database_url)
+        _empties(report, running, number)
+        run = client.run("commands")
+        report.add("1,000 commands in 10 layers", "tasks/s", 1000 / run["duration"], Goal(150, "at least"))
+    return report
+
+
+def _empties(report: Report, running: Running, number: int) -> None:
+    client = running.client
+    before, cpu, began = pss(running.pids.service), running.pids.cpu(), time.monotonic()
+    run = client.call("POST", "/dags/empties/runs?wait=120", {})
+    seconds = time.monotonic() - began
+    assert run["state"] == "success", run["state"]
+    events = client.call("GET", f"/dags/empties/runs/{run['run_id']}/events?limit=100")["items"]
+    events = [event for event in events if event["kind"] == "run.materialising"]
+    report.add("10,000 empty tasks, as the client sees it", "s", seconds)
+    report.add("10,000 empty tasks, from the run's start to its end", "tasks/s", 10_000 / run["duration"])
+    materialised = _at(events[-1]["at"]) if events else _at(run["started_at"])
+    after = _at(run["ended_at"]) - materialised
+    report.add("10,000 empty tasks, after the last but one chunk", "tasks/s", 10_000 / after, Goal(2000, "at least"))
+    report.add("10,000 empty tasks: CPU", "s", running.pids.cpu() - cpu)
+    if number:
+        report.add("memory beyond the run before", "MB", (pss(running.pids.service) - before) / 1e6)
+
+
+def _at(text: str) -> float:
+    from datetime import datetime  # noqa: PLC0415  # beside its only use
+
+    return datetime.fromisoformat(text).timestamp()
+
+
+if __name__ == "__main__":
+    run_benchmark(measure)
