@@ -39,8 +39,12 @@ class Desk(Protocol):
     worker_id: str
     slots: int
 
+    def has_contact(self) -> bool:
+        """Whether the API knows this worker, and a start that is won is not killed at once."""
+        ...
+
     def may_start(self) -> bool:
-        """Whether there is contact with the API, and nothing that forbids a start."""
+        """Whether anything new may be asked for."""
         ...
 
     def started(self) -> None:
@@ -125,7 +129,7 @@ class Offers:
         return taken < self._desk.slots
 
     def _request(self, attempt_id: str) -> Request | None:
-        if not self._desk.may_start():
+        if not self._desk.has_contact():
             return None
         document = {
             "boot_id": self._supervisor.boot_id,

@@ -182,7 +182,7 @@ class Pulse:
 
     def _register(self) -> None:
         who = self._identity
-        held = [{"attempt_id": one["attempt_id"], "phase": one["phase"]} for one in self._heart.attempts()]
+        held = [{name: one[name] for name in ("attempt_id", "phase")} for one in self._heart.attempts()]
         document = {
             "protocol": PROTOCOL,
             "version": VERSION,

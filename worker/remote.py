@@ -42,8 +42,9 @@ _CALLS: Final = 6
 _UPLOADS: Final = 2
 #: How long an agent without a feeder stays when nothing is left to do.
 _LINGER: Final = 3.0
-#: How long a drained agent tries to send the last ends; they are on disk.
+#: How long a drained agent tries to send the last ends, and the last logs where there is contact; they are on disk.
 _LAST_ANSWERS: Final = 10.0
+_LAST_LOGS: Final = 60.0
 #: How often calls are looked at that take too long.
 _WATCH: Final = 10.0
 #: How long an offer that the API does not want here waits before it is somebody else's, so that it does not spin.
@@ -227,12 +228,13 @@ class RemoteAgent:
         elif message["type"] == "finish":
             self._delivery.take(message)
 
-    def may_start(self) -> bool:
-        """Whether there is contact, and nothing that forbids a start.
+    def has_contact(self) -> bool:
+        """Whether the API knows this worker, and a start that is won is not killed at once."""
+        return self._pulse.is_registered and not self._supervisor.is_fenced
 
-        A start that was won while the fence is down would be killed at once.
-        """
-        return self._pulse.is_registered and not self._supervisor.is_fenced and not self._supervisor.draining
+    def may_start(self) -> bool:
+        """Whether anything new may be asked for."""
+        return self.has_contact() and not self._supervisor.draining
 
     def started(self) -> None:
         self._shipper.watch(self._supervisor.held)
@@ -325,6 +327,7 @@ class RemoteAgent:
         if self._pulse.standing[0] == "serving":
             self._outage = ""
             self._hurry()
+        self.look()
 
     def _hurry(self) -> None:
         """There is contact again."""
@@ -349,13 +352,18 @@ class RemoteAgent:
         if self._is_leaving:
             return
         self._offers.admit()
-        held = self._supervisor.held.values()
-        is_quiet = all(attempt.phase == "ended" for attempt in held)
-        is_sent = not len(self._delivery) and not self._shipper.is_busy
+        phases = {attempt.phase for attempt in self._supervisor.held.values()}
+        # What may have been started and was not answered is no reason to stay for ever: the next agent's boot ends it.
+        is_quiet = "running" not in phases
+        is_sent = "starting" not in phases and not len(self._delivery) and not self._shipper.is_busy
         if not is_quiet or not (self._supervisor.draining or self._link is None):
             self._end_in("", 0)
+        elif self._supervisor.draining and is_sent:
+            self._end_in("drained", 0)
+        elif self._supervisor.draining and self._pulse.standing[0] == "serving":
+            self._end_in("draining", _LAST_LOGS)
         elif self._supervisor.draining:
-            self._end_in("drained", 0) if is_sent else self._end_in("draining", _LAST_ANSWERS)
+            self._end_in("draining without an API", _LAST_ANSWERS)
         elif is_sent and self.slots:
             self._end_in("idle", min(_LINGER, self._patience))
         else:

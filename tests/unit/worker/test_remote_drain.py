@@ -64,6 +64,30 @@ def test_a_drain_without_an_api_is_bounded_and_leaves_the_ends_on_disk(kit: Kit,
     assert api.ended(message.attempt_id).state == "drained"
 
 
+def test_a_start_that_was_not_answered_does_not_hold_up_a_drain(kit: Kit, api: Api) -> None:
+    kit.feed()
+    api.lose["start"] = 1000
+    attempt_id = kit.shell("echo never >> $JOURNAL")
+    message = kit.send(attempt_id)
+    api.until(lambda: api.row(attempt_id).state == "running", "the API has it")
+    api.stop()
+    began = time.monotonic()
+    assert kit.feeder.drain(0)
+    assert time.monotonic() - began < 20
+    assert (message.wait(), kit.lines()) == ("dropped", [])
+
+
+def test_a_start_that_is_answered_during_a_drain_is_given_back(kit: Kit, api: Api) -> None:
+    kit.feed()
+    api.lose["start"] = 2
+    api.delay["start"] = 0.5
+    attempt_id = kit.shell("echo never >> $JOURNAL")
+    message = kit.send(attempt_id)
+    api.until(lambda: api.row(attempt_id).state == "running", "the API has it")
+    assert kit.feeder.drain(0)
+    assert (message.wait(), api.ended(attempt_id).state, kit.lines()) == ("acked", "drained", [])
+
+
 def test_a_drain_that_comes_before_the_agent_is_up_leaves_nothing(kit: Kit) -> None:
     feeder = kit.feed(wait=False)
     assert feeder.drain(5)
