@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from prometheus_client import Histogram
 
 from api.directives import Asked, Directives, asked_of
 from dag.errors import RunyardError
-from metastore.commands.workers import beat_attempt, beat_worker, lone
+from metastore.commands.workers import LoneBeat, beat_attempts, beat_worker, lone
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import timedelta
 
     from prometheus_client import CollectorRegistry
@@ -34,24 +34,6 @@ _WINDOW: Final = 0.1
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 
-class Beat(Protocol):
-    """One sign of life."""
-
-    @property
-    def place(self) -> str:
-        """What the attempts that it is for are placed on."""
-        ...
-
-    @property
-    def drains(self) -> bool:
-        """Whether its sender knows already that it is to drain, or cannot."""
-        ...
-
-    def renew(self, tx: Tx, lease: timedelta) -> Beaten:
-        """Renew the lease; return what is asked, as far as that costs nothing more."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class WorkerBeat:
     """Of a worker, for all that it holds."""
@@ -59,31 +41,19 @@ class WorkerBeat:
     place: str
     token_hash: str
     boot_id: str
+    #: It says that it drains, so that it needs not be told.
     drains: bool
-
-    def renew(self, tx: Tx, lease: timedelta) -> Beaten:
-        drain = beat_worker(
-            tx, self.place, token_hash=self.token_hash, boot_id=self.boot_id, lease=lease, draining=self.drains
-        )
-        return Beaten(drain, {})
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptBeat:
-    """Of a supervisor that is registered nowhere."""
+class AttemptBeat(LoneBeat):
+    """Of a supervisor that is registered nowhere, and cannot be drained."""
 
-    attempt_id: str
-    key_hash: str
-    boot_id: str
-    drains: bool = True
+    drains = True
 
     @property
     def place(self) -> str:
         return lone(self.attempt_id)
-
-    def renew(self, tx: Tx, lease: timedelta) -> Beaten:
-        reason = beat_attempt(tx, self.attempt_id, key_hash=self.key_hash, boot_id=self.boot_id, lease=lease)
-        return Beaten(drain=False, asked={} if reason is None else {self.attempt_id: reason})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +62,11 @@ class Beaten:
 
     drain: bool
     asked: Asked
+
+
+B = TypeVar("B", WorkerBeat, AttemptBeat)
+#: What becomes of one heartbeat.
+Found = Beaten | Exception
 
 
 class Heartbeats:
@@ -109,22 +84,23 @@ class Heartbeats:
         )
         # Apart: a worker's beat may count its queues anew, and what ends an attempt holds such limits while it removes
         # the lease of that attempt's supervisor.
-        self._workers = _Shared(store, clock, settings.worker_lease, seconds.labels("worker"))
-        self._attempts = _Shared(store, clock, settings.worker_lease, seconds.labels("attempt"))
+        lease = settings.worker_lease
+        self._workers = _Shared(store, clock, lease, _renew_workers, seconds.labels("worker"))
+        self._attempts = _Shared(store, clock, lease, _renew_attempts, seconds.labels("attempt"))
 
     async def beat(self, beat: WorkerBeat | AttemptBeat, stopping: Mapping[str, str | None], wait: float) -> Beaten:
         """Renew a lease; then wait, at most *wait* seconds, for something that *stopping* does not say already.
 
         Raises what the metastore says of it: another process has taken over, the attempt was given up.
         """
-        shared = self._workers if isinstance(beat, WorkerBeat) else self._attempts
+        renew = self._workers.renew(beat) if isinstance(beat, WorkerBeat) else self._attempts.renew(beat)
         directives = self._directives
         if wait <= 0:
-            beaten = await shared.renew(beat)
+            beaten = await renew
             return Beaten(beaten.drain, directives.tell(beat.place, beaten.asked, stopping))
         # Listening begins before the look that is part of the renewal: what comes after that is heard.
         with directives.listen(beat.place, stopping, drains=beat.drains) as listener:
-            beaten = await shared.renew(beat)
+            beaten = await renew
             listener.found(beaten.asked, drain=beaten.drain)
             await listener.until(min(wait, self._longest))
             return Beaten(listener.drain, directives.tell(beat.place, listener.asked, stopping))
@@ -134,18 +110,26 @@ class Heartbeats:
         self._directives.stop()
 
 
-class _Shared:
+class _Shared(Generic[B]):
     """Heartbeats of one kind, on their way into transactions."""
 
-    def __init__(self, store: Store, clock: Clock, lease: timedelta, seconds: Any) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        lease: timedelta,
+        command: Callable[[Tx, Sequence[B], timedelta], list[Found]],
+        seconds: Any,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._lease = lease
+        self._command: Callable[[Tx, Sequence[B], timedelta], list[Found]] = command
         self._seconds = seconds
-        self._pending: list[tuple[Beat, asyncio.Future[Beaten]]] = []
+        self._pending: list[tuple[B, asyncio.Future[Beaten]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def renew(self, beat: Beat) -> Beaten:
+    async def renew(self, beat: B) -> Beaten:
         began = self._clock.monotonic()
         future: asyncio.Future[Beaten] = asyncio.get_running_loop().create_future()
         self._pending.append((beat, future))
@@ -167,9 +151,9 @@ class _Shared:
                     future.set_result(found)
             await asyncio.sleep(_WINDOW)
 
-    async def _together(self, beats: Sequence[Beat]) -> list[Beaten | Exception]:
+    async def _together(self, beats: Sequence[B]) -> list[Found]:
         try:
-            return await self._store.write(_renew, beats, self._lease)
+            return await self._store.write(self._command, beats, self._lease)
         except RunyardError as error:  # the metastore is away
             return [error] * len(beats)
         except Exception as error:  # noqa: BLE001  # it is theirs who beat; the next ones go on
@@ -179,19 +163,27 @@ class _Shared:
         return [found for beat in beats for found in await self._together([beat])]
 
 
-def _renew(tx: Tx, beats: Sequence[Beat], lease: timedelta) -> list[Beaten | Exception]:
-    found: list[Beaten | Exception] = [_UNSAID] * len(beats)
+def _renew_workers(tx: Tx, beats: Sequence[WorkerBeat], lease: timedelta) -> list[Found]:
+    drains: dict[int, bool | RunyardError] = {}
     for number in sorted(range(len(beats)), key=lambda number: beats[number].place):  # one order for all locks
+        beat = beats[number]
         try:
-            found[number] = beats[number].renew(tx, lease)
+            drains[number] = beat_worker(
+                tx, beat.place, token_hash=beat.token_hash, boot_id=beat.boot_id, lease=lease, draining=beat.drains
+            )
         except RunyardError as error:
-            found[number] = error
-    asked = asked_of(tx.conn, [beat.place for beat in beats if isinstance(beat, WorkerBeat)])
-    for number, beat in enumerate(beats):
-        one = found[number]
-        if isinstance(one, Beaten) and beat.place in asked:
-            found[number] = Beaten(one.drain, asked[beat.place])
-    return found
+            drains[number] = error
+    asked = asked_of(tx.conn, [beat.place for beat in beats])
+    return [
+        drain if isinstance(drain := drains[number], RunyardError) else Beaten(drain, asked.get(beat.place, {}))
+        for number, beat in enumerate(beats)
+    ]
 
 
-_UNSAID: Final = Beaten(drain=False, asked={})
+def _renew_attempts(tx: Tx, beats: Sequence[AttemptBeat], lease: timedelta) -> list[Found]:
+    return [
+        one
+        if isinstance(one, RunyardError)
+        else Beaten(drain=False, asked={} if one is None else {beat.attempt_id: one})
+        for beat, one in zip(beats, beat_attempts(tx, beats, lease), strict=True)
+    ]

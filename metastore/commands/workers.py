@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam, delete, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from dag.errors import BadCredential, Forbidden, Gone, NotFound, Unavailable
+from dag.errors import BadCredential, Forbidden, Gone, NotFound, RunyardError, Unavailable
 from dag.states import AttemptState
+from metastore.among import among
 from metastore.commands.turn import lock_rank
 from metastore.models.agents import agents
 from metastore.models.attempts import attempts
@@ -24,7 +25,7 @@ from metastore.models.limits import limits, queues_prefix
 from metastore.models.service import presence, signing_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import timedelta
 
     from metastore.store import Tx
@@ -242,14 +243,23 @@ def _superseded(worker_id: str) -> Gone:
 
 _HOLD_ALONE: Final = insert(agents).inline()
 _LET_GO: Final = delete(agents).where(_worker.agent_id == bindparam("agent"))
-_MINE: Final = select(attempts.c.state, attempts.c.boot_id, attempts.c.key_hash, attempts.c.stop_reason).where(
-    attempts.c.id == bindparam("attempt_id")
-)
+_HELD_ALONE: Final = select(
+    attempts.c.id, attempts.c.state, attempts.c.boot_id, attempts.c.key_hash, attempts.c.stop_reason
+).where(among(attempts.c.id, "attempts"))
 _BEAT_ALONE: Final = (
     update(agents)
-    .where(_worker.agent_id == bindparam("agent"))
+    .where(among(_worker.agent_id, "places"))
     .values(seen_at=bindparam("now"), lease_until=bindparam("until"))
 )
+
+
+@dataclass(frozen=True, slots=True)
+class LoneBeat:
+    """What the supervisor of one attempt says with a heartbeat."""
+
+    attempt_id: str
+    key_hash: str
+    boot_id: str
 
 
 def lone(attempt_id: str) -> str:
@@ -276,14 +286,32 @@ def hold_alone(tx: Tx, attempt_id: str, executor: str, boot_id: str, lease: time
 
 def beat_attempt(tx: Tx, attempt_id: str, *, key_hash: str, boot_id: str, lease: timedelta) -> str | None:
     """Renew the lease of a supervisor of one attempt; return why it is asked to stop, if it is."""
-    row = tx.conn.execute(_MINE, {"attempt_id": attempt_id}).first()
+    (found,) = beat_attempts(tx, [LoneBeat(attempt_id, key_hash, boot_id)], lease)
+    if isinstance(found, RunyardError):
+        raise found
+    return found
+
+
+def beat_attempts(tx: Tx, beats: Sequence[LoneBeat], lease: timedelta) -> list[str | RunyardError | None]:
+    """Do the same for many of them with two statements; for each, what it is asked or what is wrong with it."""
+    rows = {row.id: row for row in tx.conn.execute(_HELD_ALONE, {"attempts": [beat.attempt_id for beat in beats]})}
+    found = [_heard(rows.get(beat.attempt_id), beat) for beat in beats]
+    places = [
+        lone(beat.attempt_id) for beat, one in zip(beats, found, strict=True) if not isinstance(one, RunyardError)
+    ]
+    if places:
+        tx.conn.execute(_BEAT_ALONE, {"places": places, "now": tx.now, "until": tx.now + lease})
+    return found
+
+
+def _heard(row: Any, beat: LoneBeat) -> str | RunyardError | None:
     if row is None:
-        raise NotFound("attempt", attempt_id)
-    if row.key_hash is None or not hmac.compare_digest(row.key_hash, key_hash):
-        raise BadCredential(f"This is not the key of the attempt {attempt_id}.")
-    if row.state != AttemptState.RUNNING.value or row.boot_id != boot_id:
-        raise Gone("attempt_gone", f"The attempt {attempt_id} is {row.state}: it is not this supervisor's any more.")
-    tx.conn.execute(_BEAT_ALONE, {"agent": lone(attempt_id), "now": tx.now, "until": tx.now + lease})
+        return NotFound("attempt", beat.attempt_id)
+    if row.key_hash is None or not hmac.compare_digest(row.key_hash, beat.key_hash):
+        return BadCredential(f"This is not the key of the attempt {beat.attempt_id}.")
+    if row.state != AttemptState.RUNNING.value or row.boot_id != beat.boot_id:
+        detail = f"The attempt {beat.attempt_id} is {row.state}: it is not this supervisor's any more."
+        return Gone("attempt_gone", detail)
     reason: str | None = row.stop_reason
     return reason
 
