@@ -10,15 +10,14 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 import structlog
 from dramatiq import Middleware
 
-from executors.feed import Dropped
 from executors.queues.factory import installed
+from executors.queues.hands import Once
 from executors.queues.message import NAME, queue_name
 from worker import linux
 
@@ -30,39 +29,11 @@ if TYPE_CHECKING:
     from dag.world import Clock
     from executors.queues.address import Address
     from executors.queues.delivery import Delivery
+    from executors.queues.hands import Hands
     from executors.queues.rabbit_broker import RabbitBroker
     from executors.queues.redis_broker import QueueBroker
-    from executors.queues.room import Room
 
 log = structlog.get_logger(__name__)
-
-#: What was given back is not taken again in the same moment: whoever gave it back may still be at it.
-_AFTER_GIVING_BACK: Final = 0.5
-
-
-class Hands(Protocol):
-    """What runs attempts in this process; made by whoever knows the settings."""
-
-    @property
-    def room(self) -> Room:
-        """How much there is to do at once; known once it was taken up."""
-        ...
-
-    def take_up(self, queues: Sequence[str], slots: int) -> None:
-        """Begin, in the process that goes on to run attempts; a second call does nothing."""
-        ...
-
-    def succeed(self, broker_id: str) -> list[str]:
-        """Write down what this process is called at the broker; return what those were called who died here."""
-        ...
-
-    def run(self, attempt_id: str, ticket: str) -> None:
-        """Run an attempt; raise Dropped where another worker has to."""
-        ...
-
-    def drain(self) -> None:
-        """Take nothing more, and let what runs end, or stop it."""
-        ...
 
 
 class Foreman(Middleware):
@@ -74,8 +45,7 @@ class Foreman(Middleware):
         self._queues = [queue_name(prefix, queue) for queue in queues]
         self._is_child = is_child
         self._now = threading.local()
-        self._lock = threading.Lock()
-        self._at_work: set[tuple[str, str]] = set()
+        self._once = Once(hands)
 
     # What Dramatiq calls
 
@@ -109,24 +79,7 @@ class Foreman(Middleware):
     def run(self, *, attempt_id: str, ticket: str) -> None:
         """Run an attempt; its message is acknowledged when this returns."""
         delivery: Delivery = self._now.delivery
-        offer = (attempt_id, ticket)
-        with self._lock:
-            if offer in self._at_work:
-                # Another thread waits for it: it came twice, and one thread is enough.
-                log.info("a message came again", attempt=attempt_id)
-                return
-            self._at_work.add(offer)
-        try:
-            self._hands.run(attempt_id, ticket)
-        except Dropped:
-            delivery.goes_back = True
-            time.sleep(_AFTER_GIVING_BACK)
-        except Exception:
-            # The metastore knows that it is queued, and launches it again.
-            log.exception("an attempt could not be handed to the agent", attempt=attempt_id)
-        finally:
-            with self._lock:
-                self._at_work.discard(offer)
+        delivery.goes_back = not self._once.run(attempt_id, ticket)
 
     def _named(self, names: Iterable[str]) -> list[str]:
         named = sorted(names)

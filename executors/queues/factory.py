@@ -38,6 +38,15 @@ def create_dramatiq(config: ExecutorConfig) -> QueueExecutor:
         return QueueExecutor(config.name, RabbitMedium(address, prefix), observable=False)
 
 
+def create_celery(config: ExecutorConfig) -> QueueExecutor:
+    """Return the executor ``celery``."""
+    address, prefix = _read(config)
+    with installed("celery", address.kind):
+        from executors.queues.celery_medium import CeleryMedium  # noqa: PLC0415  an extra
+
+        return QueueExecutor(config.name, CeleryMedium(address, prefix), observable=address.kind == "redis")
+
+
 def _read(config: ExecutorConfig) -> tuple[Address, str]:
     return Address.read(config.options.get("broker_url")), config.options.get("prefix") or "runyard"
 

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pika
 from pika import exceptions
 
+from executors.queues import amqp_words
 from executors.queues.address import wrong
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MAX_PRIORITY: Final = 10
 #: the queue says otherwise (3.12 and newer).
 _CONSUMER_TIMEOUT: Final = 14 * 24 * 3600 * 1000
 #: A change of these makes queues that are there already unusable: RabbitMQ refuses to declare them differently.
-_ARGUMENTS: Final[dict[str, Any]] = {"x-max-priority": MAX_PRIORITY, "x-consumer-timeout": _CONSUMER_TIMEOUT}
+ARGUMENTS: Final[dict[str, Any]] = {"x-max-priority": MAX_PRIORITY, "x-consumer-timeout": _CONSUMER_TIMEOUT}
 _OPTIONS: Final = frozenset({"heartbeat", "ssl_options"})
 _CONNECT_SECONDS: Final = 4.0
 
@@ -53,7 +54,7 @@ def make_parameters(address: Address, *, name: str, heartbeat: int) -> pika.URLP
 
 def declare(channel: Any, queue: str) -> None:
     """Make a queue that outlives a restart, as it has always been made."""
-    channel.queue_declare(queue=queue, durable=True, arguments=_ARGUMENTS)
+    channel.queue_declare(queue=queue, durable=True, arguments=ARGUMENTS)
 
 
 #: The first that fits says it; several are kinds of a later one.
@@ -69,27 +70,17 @@ _REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (TimeoutError, "it does not answer"),
     (OSError, "it cannot be reached"),
 )
-_NOT_FOUND: Final = 404
-_REFUSED: Final = 403
-_PRECONDITION: Final = 406
-_NOT_ALLOWED: Final = 530
-_CODES: Final = {
-    _REFUSED: "its user may not do what Runyard needs",
-    _PRECONDITION: "the queue is there with other arguments than Runyard gives it: delete it",
-    _NOT_ALLOWED: "it refuses the virtual host",
-}
 
 
 def is_missing(error: BaseException) -> bool:
     """Whether what was asked for is not there."""
-    return isinstance(error, exceptions.ChannelClosedByBroker) and error.reply_code == _NOT_FOUND
+    return isinstance(error, exceptions.ChannelClosedByBroker) and error.reply_code == amqp_words.NOT_FOUND
 
 
 def explain(error: BaseException) -> str:
     """Return why RabbitMQ cannot be used; the caller takes out secrets."""
     if isinstance(error, exceptions.ConnectionClosedByBroker | exceptions.ChannelClosedByBroker):
-        said = " ".join(error.reply_text.split())
-        return f"{_CODES.get(error.reply_code, 'it has closed the connection')} ({said})"
+        return amqp_words.of(error.reply_code, error.reply_text)
     for cause in _causes(error):
         for kind, words in _REASONS:
             if isinstance(cause, kind):

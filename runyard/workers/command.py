@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -89,4 +90,52 @@ def _serve_dramatiq(settings: WorkerSettings) -> None:
         raise Stop(Exit.REFUSED, f"The API refuses this worker: {end.refused}")
 
 
-_SERVERS: Final = {"dramatiq": _serve_dramatiq}
+def _serve_celery(settings: WorkerSettings) -> None:
+    """Take messages as Celery's worker does; the rest is the same."""
+    end = _End()
+    host = Host(settings, "celery", end.refuse)
+    address = broker_address(settings)
+    with in_words(), installed("celery", address.kind):
+        from celery import signals  # noqa: PLC0415  an extra
+        from celery.worker import state as celery_state  # noqa: PLC0415  as above
+
+        from executors.queues.celery_worker import NoTickets, make_worker_app  # noqa: PLC0415  as above
+
+        app = make_worker_app(
+            address,
+            prefix=settings.queue_prefix,
+            queues=settings.worker_queues,
+            slots=settings.worker_concurrency,
+            hands=host,
+        )
+    # Celery sets up no logging of its own where somebody listens to this.
+    signals.setup_logging.connect(_nothing, weak=False)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(NoTickets())
+    host.take_up(settings.worker_queues, settings.worker_concurrency)
+    end.listen()
+    worker = app.WorkController(
+        pool_cls="threads", concurrency=settings.worker_concurrency, hostname=settings.worker_name
+    )
+    serving = threading.Thread(target=worker.start, name="celery", daemon=True)
+    serving.start()
+    log.info("ready", broker=address.shown, queues=list(settings.worker_queues))
+    while serving.is_alive() and not end.came.wait(0.5):
+        pass
+    crashed = not end.came.is_set()
+    log.info("stopping")
+    celery_state.should_stop = 0  # the exit code; its loop looks at it at every turn
+    host.drain()
+    serving.join(_FAREWELL / 1000)
+    log.info("stopped")
+    if crashed:
+        raise Stop(Exit.CRASHED, "Celery's worker ended by itself; the log says why.")
+    if end.refused is not None:
+        raise Stop(Exit.REFUSED, f"The API refuses this worker: {end.refused}")
+
+
+def _nothing(**_: object) -> None:
+    """Set up no logging."""
+
+
+_SERVERS: Final = {"dramatiq": _serve_dramatiq, "celery": _serve_celery}

@@ -1,0 +1,147 @@
+"""A worker of Celery's that hands attempts to an agent: one task, on a pool of threads that only wait."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from celery import bootsteps, signals
+from celery.exceptions import Reject
+from celery.worker.request import Request
+
+from executors.queues.celery_app import celery_queue, make_app, prefix_of_queues
+from executors.queues.hands import Once
+from executors.queues.message import NAME, NotOurs, read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery import Celery
+
+    from executors.queues.address import Address
+    from executors.queues.hands import Hands
+
+log = structlog.get_logger(__name__)
+
+_TICKET: Final = re.compile(r"rt[0-9]+\.[A-Za-z0-9_-]+")
+
+
+def make_worker_app(address: Address, *, prefix: str, queues: Sequence[str], slots: int, hands: Hands) -> Celery:
+    """Return the application of a process that works; it begins when Celery has started its worker."""
+    app = make_app(address, prefix, serves=queues)
+    app.conf.worker_concurrency = slots
+    once = Once(hands)
+
+    def run(*args: Any, **found: Any) -> None:
+        try:
+            offer = read(None if args else found)
+        except NotOurs as why:
+            log.warning("a message was thrown away", reason=str(why))
+            return
+        if not once.run(offer.attempt_id, offer.ticket):
+            raise Reject("not started here", requeue=True)
+
+    app.task(name=NAME, Request=_WakingRequest, typing=False)(run)
+    app.steps["consumer"].add(_Waker)
+    _connect(hands, prefix)
+    return app
+
+
+def _connect(hands: Hands, prefix: str) -> None:
+    """Hear from Celery what becomes of its worker."""
+
+    def on_setup(instance: Any, **_: Any) -> None:
+        if "thread" not in str(getattr(instance.pool_cls, "__module__", instance.pool_cls)):
+            log.critical("attempts are run by an agent, and not in processes of Celery's: use -P threads")
+            raise SystemExit(2)
+        names = sorted(instance.app.amqp.queues.consume_from)
+        beginning = f"{prefix_of_queues(prefix)}."
+        for name in names:
+            if not name.startswith(beginning):
+                example = celery_queue(prefix, "default")
+                log.critical("a queue at the broker is named with its prefix", found=name, example=example)
+                raise SystemExit(2)
+        hands.take_up([name.removeprefix(beginning) for name in names], instance.concurrency)
+
+    def on_shutting_down(**_: Any) -> None:
+        # From a signal handler, which must not wait; the threads of the pool are waited for by Celery.
+        threading.Thread(target=hands.drain, name="runyard-drain").start()
+
+    def on_shutdown(**_: Any) -> None:
+        hands.drain()
+
+    signals.celeryd_after_setup.connect(on_setup, weak=False)
+    signals.worker_shutting_down.connect(on_shutting_down, weak=False)
+    signals.worker_shutdown.connect(on_shutdown, weak=False)
+
+
+class NoTickets(logging.Filter):
+    """Takes tickets out of log lines: Celery quotes whole messages that it does not understand."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if _TICKET.search(text):
+            record.msg, record.args = _TICKET.sub("rt***", text), ()
+        return True
+
+
+class _Waker(bootsteps.StartStopStep):  # type: ignore[misc]  # it has no types
+    """Lets a thread of the pool wake the event loop.
+
+    What a thread wants to have acknowledged waits for the loop's next turn, and the loop sleeps for up to a second; as
+    long as nothing is acknowledged, no further message comes.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+    #: Of the worker in this process.
+    bell: int | None = None
+
+    def __init__(self, consumer: Any, **_: Any) -> None:
+        super().__init__(consumer)
+        self._ends: tuple[int, int] | None = None
+
+    def start(self, consumer: Any) -> None:
+        if consumer.hub is None:
+            return
+        ear, bell = self._ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        consumer.hub.add_reader(ear, self._hear, ear)
+        _Waker.bell = bell
+
+    def stop(self, consumer: Any) -> None:
+        if self._ends is not None:
+            ends, self._ends, _Waker.bell = self._ends, None, None
+            if consumer.hub is not None:
+                consumer.hub.remove(ends[0])
+            for end in ends:
+                os.close(end)
+
+    terminate = stop
+
+    @staticmethod
+    def _hear(ear: int) -> None:
+        os.read(ear, 4096)
+
+    @staticmethod
+    def wake() -> None:
+        bell = _Waker.bell
+        if bell is not None:
+            try:
+                os.write(bell, b"!")
+            except OSError:
+                return  # it rings already, or is being taken down
+
+
+class _WakingRequest(Request):  # type: ignore[misc]  # it has no types
+    """A message that wakes the event loop once it is dealt with."""
+
+    def acknowledge(self) -> None:
+        super().acknowledge()
+        _Waker.wake()
+
+    def reject(self, requeue: bool = False) -> None:  # noqa: FBT001,FBT002  # as Celery calls it
+        super().reject(requeue=requeue)
+        _Waker.wake()
