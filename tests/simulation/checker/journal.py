@@ -38,9 +38,12 @@ class Journal:
         self._ran: dict[str, _Ran] = {}
 
     def judge(self) -> None:
-        """Find every violation that the journal shows."""
+        """Find every violation that the journal shows.  The events of a DAG that was deleted are gone with it."""
+        deleted = self._history.deleted()
         fences: dict[tuple[InstanceKey, int], Line] = {}
         for place, line in enumerate(self._history.journal):
+            if line["dag_id"] in deleted and (line["dag_id"], line["run_id"]) not in self._replay.runs:
+                continue
             if line["what"] == "start":
                 self._report.counts["journal starts"] += 1
                 self._start(place, line, fences)
