@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from pathlib import Path
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeVar, cast
 
@@ -22,12 +22,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from dag.errors import Unavailable
+from metastore.disk import refuse_network
 from metastore.hints import Hub
 from metastore.prepared import Prepared
 from metastore.store import PROBE_EVERY, Tx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
@@ -54,10 +56,6 @@ _PRAGMAS: Final = (
     "PRAGMA cache_size = -8000",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA wal_autocheckpoint = 4000",
-)
-#: WAL needs shared memory between processes, which these do not give.
-_NETWORK: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs"}
 )
 
 
@@ -222,6 +220,7 @@ class SqliteStore:
                     self._in_savepoint(fast, _raw(conn), job, alone=len(jobs) == 1)
                 self._refuse_another_file()
         except Exception as error:  # noqa: BLE001  # it is the callers', whatever it is; the writer goes on
+            _abandon(_raw(conn))
             if len(jobs) > 1 and not _out_of_order(error):
                 for job in jobs:
                     self._commit_together(conn, fast, [job])
@@ -264,6 +263,7 @@ class SqliteStore:
                 with conn.begin():
                     job.result = job.call(fast)
             except Exception as error:  # noqa: BLE001  # it is the caller's; the reader goes on
+                _abandon(raw)
                 job.error = _translated(error)
             self._finish([job])
         conn.close()
@@ -291,33 +291,6 @@ class SqliteStore:
                 job.future.set_exception(job.error)
             else:
                 job.future.set_result(job.result)
-
-
-def refuse_network(path: Path) -> None:
-    """Raise :exc:`~dag.errors.Unavailable` where *path* is on a file system that SQLite's log does not work on."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        return
-    kind = file_system(os.path.realpath(path), mounts)
-    if kind in _NETWORK:
-        msg = (
-            f"{path} is on a network file system ({kind}), where SQLite cannot keep its promises. "
-            "Choose a home on a local disk, or a Postgres database by RUNYARD_DATABASE_URL."
-        )
-        raise Unavailable(msg)
-
-
-def file_system(place: str, mounts: str) -> str:
-    """Return the kind of file system that *place* is on, by the text of ``/proc/self/mountinfo``."""
-    best, kind = "", ""
-    for line in mounts.splitlines():
-        left, _, right = line.partition(" - ")
-        point = left.split(" ")[4].replace("\\040", " ")
-        inside = point in {"/", place} or place.startswith(point + "/")
-        if inside and len(point) >= len(best):  # of two on one point the later one covers the other
-            best, kind = point, right.split(" ", 1)[0]
-    return kind
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -357,6 +330,13 @@ def _raw(conn: Connection) -> sqlite3.Connection:
     if not isinstance(raw, sqlite3.Connection):
         raise TypeError(type(raw))
     return raw
+
+
+def _abandon(raw: sqlite3.Connection) -> None:
+    """End what a COMMIT that failed has left open: SQLAlchemy takes it for ended, and SQLite does not always."""
+    if raw.in_transaction:
+        with suppress(sqlite3.Error):
+            raw.execute("ROLLBACK").close()
 
 
 def _translated(error: BaseException) -> BaseException:

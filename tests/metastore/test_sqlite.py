@@ -13,8 +13,12 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from dag.errors import Unavailable
+from metastore import sqlite
+from metastore.disk import file_system
 from metastore.models.limits import limits
-from metastore.sqlite import SqliteStore, file_system
+from metastore.settings import DatabaseSettings
+from metastore.sqlite import SqliteStore
+from tests.metastore.statements import Statements
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -85,6 +89,26 @@ async def test_a_full_disk_is_unavailable_and_what_was_told_as_written_is_there(
     await sqlite_store.write(cap, 10_000)
     await sqlite_store.write(add, "after")
     assert "after" in await sqlite_store.read(every)
+
+
+@pytest.mark.parametrize("place", ["write", "read"])
+async def test_a_commit_that_fails_and_leaves_its_transaction_open_hurts_nobody_else(
+    sqlite_url: str, clock: FakeClock, entropy: SeededEntropy, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """SQLite ends a transaction with most errors at COMMIT; after some it does not."""
+    statements = Statements()
+    monkeypatch.setattr(sqlite, "_connect", statements.connect)
+    store = await SqliteStore.open(DatabaseSettings(sqlite_url).path, clock=clock, entropy=entropy)
+    for key in ("a", "b"):  # a statement is prepared when it comes a second time
+        await store.write(add, key)
+    statements.armed = True
+    statements.k = 3  # BEGIN, the statement, COMMIT
+    with pytest.raises(Unavailable):
+        await (store.write(add, "c") if place == "write" else store.read(every))
+    assert statements.fired == "COMMIT"
+    await store.write(add, "d")
+    assert [await store.read(every) for _ in range(3)] == [["a", "b", "d"]] * 3
+    await store.close()
 
 
 async def test_after_a_write_that_failed_a_check_tries_one_but_not_all_the_time(
