@@ -20,8 +20,11 @@ class Harness(Protocol):
     scratch: Path
     #: Where user code lives: first on ``sys.path`` of python tasks.
     code_dir: Path
-    #: A name and value that the service's own environment has and no task may see.
-    secret: tuple[str, str]
+
+    @property
+    def secret(self) -> tuple[str, str]:
+        """A name and value that the service's own environment has and no task may see."""
+        ...
 
     async def open(self, context: Context) -> Executor:
         """Start the infrastructure and an executor on it."""

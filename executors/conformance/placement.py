@@ -71,12 +71,13 @@ async def infra_down_gives_deferred_never_failed(bench: Bench) -> None:
 @scenario(9)
 async def capacity_never_oversubscribed_under_burst(bench: Bench) -> None:
     """However many are launched at once, no more run at the same time than there are slots; all of them run."""
-    shell = "echo +1 >> $JOURNAL; sleep 0.02; echo -1 >> $JOURNAL"
-    attempts = await bench.queue_many(40, shell=shell, env=bench.env())
+    shell = "echo +1 >> $JOURNAL; sleep 0.1; echo -1 >> $JOURNAL"
+    slots = bench.harness.slots
+    attempts = await bench.queue_many(min(40, 10 * slots), shell=shell, env=bench.env())
     results = await bench.offer(*attempts)
     if bench.executor.slots is not None:
         accepted = sum(isinstance(one, Accepted) for one in results)
-        bench.check(accepted <= bench.harness.slots, "no more than slots accepted")
+        bench.check(accepted <= slots, "no more than slots accepted")
     for attempt in attempts:
         bench.expect((await bench.end_of(attempt, within=40)).state, "success")
     running = 0
@@ -84,7 +85,7 @@ async def capacity_never_oversubscribed_under_burst(bench: Bench) -> None:
     for line in bench.lines("journal"):
         running += int(line)
         most = max(most, running)
-    bench.expect(most, bench.harness.slots)
+    bench.check(min(slots, 2) <= most <= slots, f"{most} at the same time, with {slots} slots")
     bench.expect(running, 0)
 
 

@@ -53,6 +53,11 @@ class Scenario:
     check: Check
 
     @property
+    def topic(self) -> str:
+        """What it is about: the name of the module it stands in."""
+        return self.check.__module__.rpartition(".")[2]
+
+    @property
     def title(self) -> str:
         return f"{self.numbers[0]:02d}_{self.name}"
 

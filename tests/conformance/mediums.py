@@ -77,6 +77,10 @@ class Medium(Protocol):
         """Return what is there of messages, wherever they are."""
         ...
 
+    def held(self) -> list[str]:
+        """Return what is with workers, and stays there for a while when they die."""
+        ...
+
     def flush(self) -> None: ...
 
     def restart(self) -> None: ...
@@ -155,6 +159,11 @@ class RedisMedium(_Behind):
                 found += [one.decode() for one in client.hkeys(f"{key}.msgs")]
         return sorted(set(found))
 
+    def held(self) -> list[str]:
+        with self._server.client() as client:
+            keys = client.keys(f"{PREFIX}:__acks__.*")
+            return [one.decode() for key in keys for one in client.smembers(key)]
+
     def flush(self) -> None:
         self._server.flushall()
 
@@ -215,6 +224,9 @@ class RabbitMedium(_Behind):
                 count = channel.queue_declare(queue, passive=True).method.message_count
                 found += [f"{count} in {queue}"] if count else []
         return found
+
+    def held(self) -> list[str]:
+        return []  # who dies has its connection closed, and everything goes back
 
     def flush(self) -> None:
         """Lose the queues themselves, with what waits in them and what workers have from them."""

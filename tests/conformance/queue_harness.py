@@ -97,6 +97,8 @@ class QueueHarness:
         self.workers: list[WorkerProcess] = []
         #: What is on their disks is nobody's to clean up.
         self.dead: list[WorkerProcess] = []
+        #: Messages that they held; the broker puts them back when it has not heard of them for a minute.
+        self.orphans: list[str] = []
         #: Whether the worker is as it was.
         self.is_whole = True
         self.executor: Executor | None = None
@@ -148,7 +150,7 @@ class QueueHarness:
 
     def leftovers(self) -> list[str]:
         found = [one for worker in self.workers for one in worker.leftovers()]
-        return found or [f"message {one}" for one in self.site.medium.messages()]
+        return found or [f"message {one}" for one in self.site.medium.messages() if one not in self.orphans]
 
     def processes(self) -> list[int]:
         return [pid for worker in self.workers for pid in worker.processes()]
@@ -172,6 +174,7 @@ class QueueHarness:
     async def kill_node(self) -> None:
         self.is_whole = False
         await asyncio.gather(*(worker.kill() for worker in self.workers))
+        self.orphans = await asyncio.to_thread(self.site.medium.held)
         self.dead += self.workers
         self.workers = []
 

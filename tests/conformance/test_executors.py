@@ -1,20 +1,104 @@
-"""Every guarantee of an executor, for each of ours that runs on this host."""
+"""Every guarantee of an executor, for each of ours.
+
+Without ``--long`` what is the supervisor's alone is checked where it is quickest, and the second and third broker are
+checked for what a broker can spoil.  With it every scenario runs everywhere, those that take minutes too.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from executors.conformance import Scenario, scenarios
-from runyard.conformance.plugin import check
+from runyard.conformance.plugin import LOOP, check
 from tests.conformance.local_harness import LocalHarness
+from tests.conformance.mediums import RabbitMedium, RedisMedium
+from tests.conformance.queue_harness import QueueHarness, Site
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from executors.conformance import Harness
+    from tests.databases import PostgresServer
 
-@pytest.mark.parametrize("scenario", scenarios(), ids=lambda scenario: scenario.title)
-@pytest.mark.parametrize(("name", "slots"), [("sequential", 1), ("local", 4)], ids=["sequential", "local"])
-def test_the_executor_promises_it(name: str, slots: int, scenario: Scenario, tmp_path: Path) -> None:
-    check(scenario, LocalHarness(name, slots, tmp_path))
+_RUNNING = frozenset({"placement", "fencing", "outcomes", "cancelling", "recovery"})
+_BROKER = frozenset({"placement", "queues", "messages", "recovery"})
+_SUPERVISOR = frozenset({"python", "kinds", "trees"})
+_ALL = frozenset(one.topic for one in scenarios())
+
+
+@dataclass(frozen=True, slots=True)
+class Under:
+    """An executor, the fixture that makes its harnesses, and which topics are checked when time is short."""
+
+    name: str
+    fixture: str
+    topics: frozenset[str]
+    marks: tuple[pytest.MarkDecorator, ...] = ()
+
+
+EXECUTORS = (
+    Under("sequential", "sequential", _RUNNING),
+    Under("local", "local", _ALL),
+    Under("dramatiq-redis", "dramatiq_redis", _ALL - _SUPERVISOR, (pytest.mark.redis,)),
+    Under("dramatiq-rabbitmq", "dramatiq_rabbitmq", _BROKER, (pytest.mark.rabbitmq, pytest.mark.postgres)),
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    is_long = metafunc.config.getoption("--long")
+    metafunc.parametrize(
+        ("under", "scenario"),
+        [
+            pytest.param(under, scenario, id=f"{under.name}-{scenario.title}", marks=under.marks)
+            for under in EXECUTORS
+            for scenario in scenarios()
+            if is_long or (scenario.topic in under.topics and not scenario.long)
+        ],
+    )
+
+
+@pytest.fixture
+def sequential() -> Callable[[Path], Harness]:
+    return lambda folder: LocalHarness("sequential", 1, folder)
+
+
+@pytest.fixture
+def local() -> Callable[[Path], Harness]:
+    return lambda folder: LocalHarness("local", 4, folder)
+
+
+@pytest.fixture(scope="session")
+def dramatiq_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Harness]]:
+    folder = tmp_path_factory.mktemp("dramatiq-redis")
+    yield from shared(Site(folder, "dramatiq", RedisMedium(folder / "broker")))
+
+
+@pytest.fixture(scope="session")
+def dramatiq_rabbitmq(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
+) -> Iterator[Callable[[Path], Harness]]:
+    """The second broker, and beside it the second database."""
+    folder = tmp_path_factory.mktemp("dramatiq-rabbitmq")
+    url = postgres_server.borrow()
+    yield from shared(Site(folder, "dramatiq", RabbitMedium(folder / "broker"), url=url))
+    postgres_server.give_back(url)
+
+
+def shared(site: Site) -> Iterator[Callable[[Path], Harness]]:
+    try:
+        LOOP.run(site.open())
+        yield lambda folder: QueueHarness(site, folder)
+    finally:
+        LOOP.run(site.close())
+
+
+@pytest.mark.timeout(300)
+def test_the_executor_promises_it(
+    under: Under, scenario: Scenario, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    make: Callable[[Path], Harness] = request.getfixturevalue(under.fixture)
+    check(scenario, make(tmp_path))
