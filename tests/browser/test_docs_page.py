@@ -73,7 +73,8 @@ def test_the_page_works_without_any_other_host_and_without_complaints(page: Page
 
 def test_the_chapters_come_in_the_order_in_which_they_are_needed(page: Page) -> None:
     chapters = re.findall(r'<h2 id="tag-([^"]+)"', page.dom)
-    assert chapters == ["dags", "runs", "tasks", "logs", "events", "executors", "api-keys", "operation"]
+    users = ["dags", "runs", "tasks", "logs", "events", "executors", "workers", "api-keys"]
+    assert chapters == [*users, "worker-protocol", "operation"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,9 @@ def test_the_chapters_come_in_the_order_in_which_they_are_needed(page: Page) -> 
         "Read or stream the events of a run",
         "Idempotency-Key",
         "scope: define",
+        "scope: work",
+        "Start an attempt",
+        "attempt key",
     ],
 )
 def test_a_reader_finds(page: Page, words: str) -> None:
@@ -94,4 +98,5 @@ def test_a_reader_finds(page: Page, words: str) -> None:
 
 
 def test_examples_name_this_service_and_can_be_pasted(page: Page) -> None:
+    assert "Bearer $TICKET" in page.text
     assert re.search(r"curl -X PUT http://127\.0\.0\.1:\d+/api/v1/dags/dice", page.text)

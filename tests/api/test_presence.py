@@ -1,0 +1,48 @@
+"""An API says that it serves for as long as it does, and serves whether that can be noted or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from dag.errors import Unavailable
+from metastore.models.service import presence
+from tests.api.service import until
+from tests.api.test_example_workers import Serving
+
+if TYPE_CHECKING:
+    import pytest
+    from sqlalchemy import Connection
+
+    from tests.api.service import Api
+
+
+def _seen(conn: Connection) -> Any:
+    return conn.execute(select(presence.c.seen_at)).scalar()
+
+
+async def test_an_api_says_that_it_serves_as_long_as_it_does(both: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.presence._TIMES", 100)
+
+    async def seen() -> Any:
+        return await both.store.read(_seen)
+
+    serving = Serving(both)
+    assert await seen() is None
+    async with serving:
+        first = await until(seen)
+        await until(seen, lambda now: now != first)
+    last = await seen()
+    async with both.client() as nobody:  # without a server nobody says it
+        await nobody.get("/health/live")
+    assert await seen() == last
+
+
+async def test_an_api_serves_while_that_cannot_be_noted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: Any, **__: Any) -> Any:
+        raise Unavailable("away")
+
+    monkeypatch.setattr(api.store, "write", away)
+    async with Serving(api) as url:
+        assert url.startswith("http://127.0.0.1:")
