@@ -199,10 +199,10 @@ class Pulse:
     def _registered(self, sent_at: float, fields: dict[str, Any], result: Answer | Outage) -> None:
         if not isinstance(result, Answer):
             self._fail(result, random.uniform(0, min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE)))  # noqa: S311
-        elif not result.is_ok:
-            self._refuse(result)
         elif fields is not self._fields:
             self._after(0)  # a feeder came meanwhile
+        elif not result.is_ok:
+            self._refuse(result)
         elif isinstance(spoken := result.document.get("protocol"), int) and spoken != PROTOCOL:
             self._stand("refused", f"the API speaks worker protocol {spoken}, this worker {PROTOCOL}")
             self._after(_pause(_REFUSED))

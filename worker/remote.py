@@ -100,6 +100,8 @@ class RemoteAgent:
         """Take over from an older connection: its feeder is gone, or will notice."""
         if self._link is not None:
             self._link.abort("another feeder connected")
+            self._link = None
+            self._offers.drop()
         self._link = link
         link.send(self._hello())
         self.look()

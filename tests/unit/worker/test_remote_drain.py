@@ -57,7 +57,7 @@ def test_a_drain_without_an_api_is_bounded_and_leaves_the_ends_on_disk(kit: Kit,
     assert kit.feeder.drain(0)
     assert time.monotonic() - began < 25
     assert message.wait() == "dropped"
-    assert kit.has_end(message)
+    assert kit.has_end(message)  # the agent has ended
     kit.kill_feeder()
     api.start()
     kit.feed()
