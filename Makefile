@@ -16,6 +16,7 @@ COOL_DOWN := 7 days
 # Which tests, and how: make test TESTS=tests/unit PYTEST_ARGS="-k graph"
 TESTS :=
 PYTEST_ARGS :=
+BENCH_ARGS :=
 WORKERS := $(shell nproc 2>/dev/null || echo 2)
 
 # What `make run` adds to the environment, where that does not say otherwise.
@@ -40,6 +41,11 @@ setup: $(VENV)/.test ## Make .venv with everything for development
 
 .PHONY: check
 check: lint test ## All that CI does
+
+# Which benchmarks, and how: make bench BENCH_ARGS="chain lists --repeat 5 --patience 60"
+.PHONY: bench
+bench: $(VENV)/.test ## Measure every figure, beside its goal; about an hour, BENCH_ARGS chooses
+	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.test ## Format, lint, types, arrows

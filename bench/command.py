@@ -34,6 +34,8 @@ class Options:
     cycles: int
     #: How long each repeat may wait for others to be quiet.
     patience: float
+    #: Which benchmarks, where one command has several; none named: all.
+    only: Sequence[str] = ()
 
     @contextmanager
     def servers(self) -> Iterator[Servers]:
@@ -70,9 +72,13 @@ class Servers:
         return self.folder / f"home{self._homes}"
 
 
-def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) -> tuple[Options, Form]:
+def options(
+    prog: str | None = None, *, databases: str | None, repeat: int = 3, names: Sequence[str] = ()
+) -> tuple[Options, Form]:
     """Read the command line; the second value is how to print."""
     parser = argparse.ArgumentParser(prog=prog)
+    if names:
+        parser.add_argument("only", nargs="*", metavar="BENCHMARK", help=f"all, or some of: {' '.join(names)}")
     if databases is not None:
         parser.add_argument("--database", choices=DATABASES, default=databases)
     parser.add_argument("--repeat", type=int, default=repeat, metavar="N")
@@ -94,6 +100,8 @@ def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) 
         help="wait up to S seconds before a repeat for a quiet machine",
     )
     given = parser.parse_args()
+    for unknown in set(getattr(given, "only", ())) - set(names):
+        parser.error(f"there is no benchmark {unknown!r}; there are: {' '.join(names)}")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was started is ended on the way out
     asked = Options(
         databases=DATABASES[given.database] if databases is not None else (),
@@ -102,6 +110,7 @@ def options(prog: str | None = None, *, databases: str | None, repeat: int = 3) 
         idle_seconds=given.idle_seconds,
         cycles=given.cycles,
         patience=given.patience,
+        only=getattr(given, "only", ()),
     )
     return asked, given.form or "tables"
 

@@ -30,12 +30,15 @@ from tests.system.history import ClientLog, collect, judge
 from tests.system.service import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from bench.command import Options
     from bench.postgres import Postgres
 
 LEASE = 15
 _PAUSE = 10.0
+#: Beside other benchmarks: long enough to see a lease run out and a pause survive it.
+_SHORT_ROUNDS, _SHORT_LEASE, _SHORT_TASKS = 3, 90, 300
 _JOURNAL = 'echo "$RUNYARD_ATTEMPT_ID $RUNYARD_TASK_ID $RUNYARD_FENCE $(date +%s%N)" >> "$JOURNAL"'
 
 
@@ -231,6 +234,11 @@ def _kill(made: Installation, chance: random.Random) -> str:
     else:
         made.redis.flushall()
     return kind
+
+
+def measure(options: Options) -> Sequence[Report]:
+    """Run the three in a short form; the commands above have the long ones."""
+    return [rescue(_SHORT_ROUNDS), pauses(_SHORT_LEASE, _SHORT_TASKS), kills(options.cycles)]
 
 
 def main() -> None:

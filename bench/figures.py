@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from metastore.sqlite import file_system
+from metastore.disk import file_system
 
 Form = Literal["tables", "json", "markdown"]
 
@@ -94,6 +94,10 @@ class Report:
     def machine_rows(self) -> list[tuple[str, ...]]:
         return [figure.cells() for figure in self.machine.values()]
 
+    def missed(self) -> list[str]:
+        """Return the names of figures whose median does not keep its goal."""
+        return [name for name, figure in self.figures.items() if figure.kept is False]
+
     def as_json(self) -> dict[str, Any]:
         return {
             "benchmark": self.benchmark,
@@ -158,6 +162,7 @@ def _markdown(reports: list[Report]) -> str:
         lines += [f"\n**{report.title}**\n", "| figure | measured | goal | |", "|---|---|---|---|"]
         lines += [f"| {' | '.join(row)} |" for row in report.rows()]
         lines += [f"| *{name}* | {shown} | | |" for name, shown, *_ in report.machine_rows()]
+        lines += [f"\n{note}" for note in report.notes if not report.figures]
     return "\n".join(lines)
 
 
