@@ -235,3 +235,28 @@ async def test_it_ends_its_task_when_its_lease_is_over(api: Api, name: str, tmp_
             await serving.stop()
             await until(lambda: asyncio.to_thread(lambda: not alive(group)))
     assert (await record_of(api, attempt_id)).state == "running"  # nobody has said anything else
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("openssl")), reason="it needs curl and openssl")
+async def test_the_session_in_the_documentation_works_as_it_stands(api: Api) -> None:
+    page = (EXAMPLES.parents[1] / "docs" / "reference" / "worker-protocol.md").read_text()
+    session = page.rpartition("```sh\n")[2].partition("```")[0]
+    async with Serving(api) as url:
+        await a_worker(api)
+        attempt_id = await offer(api)
+        environ = {
+            "PATH": os.environ["PATH"],
+            "RUNYARD_API_KEY": (await api.key("work")).text,
+            "ATTEMPT": attempt_id,
+            "TICKET": await ticket_of(api, attempt_id),
+        }
+        script = "set -e\n" + session.replace("http://127.0.0.1:8080", url).replace(
+            "curl ", "curl -sS --fail-with-body "
+        )
+        process = await asyncio.create_subprocess_exec(
+            "bash", "-c", script, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        said, wrong = await process.communicate()
+    assert process.returncode == 0, (said, wrong)
+    assert (await record_of(api, attempt_id)).state == "success"
+    assert log_of(api, attempt_id) == b"hi\n"
