@@ -75,9 +75,7 @@ class TestHealth:
         self, api: Api, executors: list[tuple[str, bool, HealthStatus]], status: int
     ) -> None:
         active = [Standing(*one) for one in executors]
-        app = create_app(
-            store=api.store, clock=api.clock, entropy=api.entropy, settings=api.settings, active=active
-        )
+        app = create_app(store=api.store, clock=api.clock, entropy=api.entropy, settings=api.settings, active=active)
         async with api.client(app=app) as nobody:
             answer = await nobody.get("/health/ready")
             assert (answer.status_code, "local" in answer.text) == (status, False)
