@@ -43,6 +43,8 @@ _EMPTY = (
     "DELETE FROM events",
     "DELETE FROM limits",
     "DELETE FROM agents",
+    "DELETE FROM presence",
+    "DELETE FROM signing_keys",
     "DELETE FROM api_keys",
     "DELETE FROM idempotency_keys",
     "SELECT setval(c.oid, 1, false) FROM pg_class c WHERE c.relkind = 'S'",

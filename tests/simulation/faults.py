@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
+
+from dag.errors import Unavailable
 
 if TYPE_CHECKING:
     import random
@@ -220,10 +223,9 @@ class Nemesis:
         process.service = None
 
         async def stop() -> None:
-            try:
+            with suppress(Unavailable):
                 await service.stop(drain=timedelta(seconds=fault.amount))
-            finally:
-                process.kill()
+            process.kill()
 
         process.spawn(stop(), name="stop")
 

@@ -60,7 +60,7 @@ class Network:
             raise NoAnswer("no answer in time", is_sent=True)
         answer: asyncio.Future[Any] = loop.create_future()
         exchange = _Exchange(self, client, server, answer)
-        server.spawn(exchange.run(self.servers[server](*question)), name="request")
+        server.spawn(exchange.run(self.servers[server], question), name="request")
         try:
             async with asyncio.timeout(max(0.0, until - loop.time())):
                 return await answer
@@ -81,9 +81,9 @@ class _Exchange:
         self._is_over = False
         server.on_death.append(self._reset)
 
-    async def run(self, work: Coroutine[Any, Any, Any]) -> None:
+    async def run(self, serve: Callable[..., Coroutine[Any, Any, Any]], question: tuple[Any, ...]) -> None:
         """Answer, as the server's own process."""
-        found = await work
+        found = await serve(*question)
         self._is_over = True
         weather = self._network._weather
         if weather.strikes("http.lost_answer") or weather.is_down(f"net:{self._client.host}"):

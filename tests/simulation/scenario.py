@@ -14,6 +14,7 @@ from tests.simulation.chance import Chance
 from tests.simulation.checker import check
 from tests.simulation.faults import LAST, Nemesis, longest_freeze, plan
 from tests.simulation.loop import Runaway, SimLoop, Stuck
+from tests.simulation.memory import MemoryDatabase
 from tests.simulation.seams import seams
 from tests.simulation.sql import SqlDatabase
 from tests.simulation.talk import listening
@@ -105,7 +106,7 @@ def run_seed(seed: int, store: StoreKind, *, faults: Sequence[Fault] | None = No
 def _database(store: StoreKind, loop: SimLoop, chance: Chance, weather: Weather) -> Database:
     if store == "sqlite":
         return SqlDatabase(loop, chance.stream("database"), weather)
-    raise NotImplementedError(store)
+    return MemoryDatabase(loop, chance.stream("database"), weather)
 
 
 async def _play(world: World, nemesis: Nemesis) -> bool:

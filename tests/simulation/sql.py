@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.simulation.chance import SimEntropy
     from tests.simulation.loop import Process, SimLoop
     from tests.simulation.sqlite import Traits, Wire
-    from tests.simulation.store import Dump
+    from tests.simulation.store import Call, Dump
     from tests.simulation.weather import Weather
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class SqlDatabase:
 
     # Transactions
 
-    async def transact(self, process: Process, entropy: SimEntropy, command: Callable[[Any], Any]) -> Done:
+    async def transact(self, process: Process, entropy: SimEntropy, command: Call) -> Done:
         talk = _Conversation(self, process)
         if self._dice.random() < 0.5:
             talk.reader = self._reader()  # as on Postgres: what locks nothing waits for nobody
@@ -131,7 +131,7 @@ class SqlDatabase:
             raise InDoubt(done)
         return done
 
-    async def query(self, process: Process, query: Callable[[Any], Any]) -> Any:
+    async def query(self, process: Process, query: Call) -> Any:
         talk = _Conversation(self, process)
         talk.reader = self._reader()
         talk.wire = talk.reader

@@ -114,6 +114,11 @@ class Wire:
         self.dialect = _dialect()
         self._plain: Connection | None = None
 
+    def close(self) -> None:
+        if self._plain is not None:
+            self._plain.close()
+        self.raw.close()
+
     def begin(self, how: str) -> None:
         self.raw.execute(how)
 
@@ -208,5 +213,5 @@ class SqliteFile:
 
     def close(self) -> None:
         for wire in self._wires:
-            wire.raw.close()
+            wire.close()
         shutil.rmtree(self._folder, ignore_errors=True)

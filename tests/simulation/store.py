@@ -55,11 +55,11 @@ class Done:
 class Database(Protocol):
     """The server: what all processes share."""
 
-    async def transact(self, process: Process, entropy: SimEntropy, command: Callable[[Any], Any]) -> Done:
+    async def transact(self, process: Process, entropy: SimEntropy, command: Call) -> Done:
         """Run *command* in a transaction; raise Broken or InDoubt where the connection does not last."""
         ...
 
-    async def query(self, process: Process, query: Callable[[Any], Any]) -> Any:
+    async def query(self, process: Process, query: Call) -> Any:
         """Run *query* on one snapshot; raise Broken where the connection does not last."""
         ...
 
