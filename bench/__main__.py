@@ -30,6 +30,7 @@ NAMES = (
     "queues",
     "heartbeats",
     "large",
+    "lists",
     "flows",
     "crash",
     "faults",

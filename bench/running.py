@@ -12,6 +12,7 @@ from urllib.error import URLError
 
 from bench.client import Client
 from bench.figures import ROOT
+from bench.past import define, fill
 from bench.processes import Neighbours, children, cpu_seconds
 from bench.profiling import profiled
 from tests.system.service import Service
@@ -57,12 +58,19 @@ class Running:
 
 
 @contextmanager
-def service(options: Options, servers: Servers, database: str, name: str, **environ: str) -> Iterator[Running]:
-    """Run a service on a new home and a new *database*; *name* is what a profile of it is called."""
+def service(
+    options: Options, servers: Servers, database: str, name: str, *, past: bool = False, **environ: str
+) -> Iterator[Running]:
+    """Run a service on a new home and a new *database*; *name* is what a profile of it is called.
+
+    With a *past* the database has had a million task instances before.
+    """
     where = servers.database(database)
     made = Service(servers.home(), {"RUNYARD_CODE_DIR": str(CODE), "RUNYARD_LOG_LEVEL": "warning", **where, **environ})
     with ExitStack() as stack:
         stack.callback(made.end)
+        if past:
+            _make_past(made, where.get("RUNYARD_DATABASE_URL"))
         made.start("--port", "0")
         wait_ready(made.url)
         client = Client(made.url, made.key)
@@ -71,6 +79,15 @@ def service(options: Options, servers: Servers, database: str, name: str, **envi
         if options.profile is not None:
             stack.enter_context(profiled(options.profile, f"{name}-{database}", pids))
         yield Running(made, client, pids, where.get("RUNYARD_DATABASE_URL"))
+
+
+def _make_past(made: Service, database_url: str | None) -> None:
+    made.start("--port", "0")
+    client = Client(made.url, made.key)
+    define(client)
+    client.close()
+    made.stop()
+    fill(database_url or made.home / "runyard.db")
 
 
 def pids_of(made: Service) -> Pids:
