@@ -57,7 +57,7 @@ class TestRegistration:
 
     async def test_no_secret_is_stored_as_it_is(self, api: Api) -> None:
         worker, attempt_id = await running(api)
-        path = api.store.path  # type: ignore[attr-defined]  # SQLite's
+        path = api.store.path  # type: ignore[attr-defined]  # a file: the fixture is on SQLite
         stored = b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
         assert worker.worker_id.encode() in stored
         for text in (worker.token, worker.keys[attempt_id]):
