@@ -152,6 +152,7 @@ def test_a_worker_that_the_api_forgot_registers_again_as_the_same(kit: Kit, api:
 def test_a_start_of_a_worker_that_the_api_forgot_waits_for_its_registration(kit: Kit, api: Api) -> None:
     api.heartbeat, api.lease = 10, 60
     kit.feed()
+    api.until(lambda: api.beats, "a heartbeat waits for a directive")
     api.worker = {}
     assert kit.line("true").state == "success"
     assert len(api.registrations) == 2
