@@ -89,8 +89,8 @@ def _lists(running: Running, database: str, options: Options) -> Report:
         f"{PAGE} of {RUNS:,} runs, {_REQUESTS} requests a page, one after the other on a kept connection, first, "
         "middle and last page in turns; from sending the request to the last byte of its answer",
         "the last page is reached by cursors, as everybody has to; where a list has one page there is no middle",
-        "a label is looked up before a DAG: a list of the runs of one DAG with a label that only others have reads every "
-        "run with that label",
+        "a label is looked up before a DAG: a list of the runs of one DAG with a label that only others have reads "
+        "every run with that label",
     )
     return report
 

@@ -62,6 +62,7 @@ def upgrade() -> None:
         sqlite_where=sa.text(_READY),
         postgresql_where=sa.text(_READY),
     )
+    op.create_index("ix_runs_dag_id_state_id", "runs", ["dag_id", "state", "id"])
     op.add_column("api_keys", sa.Column("queues", sa.Text()))
     op.create_table(
         "staged_outputs",
@@ -95,6 +96,7 @@ def downgrade() -> None:
     for table in ("presence", "signing_keys", "staged_outputs"):
         op.drop_table(table)
     op.drop_column("api_keys", "queues")
+    op.drop_index("ix_runs_dag_id_state_id", "runs")
     op.drop_index("ix_task_instances_offers", "task_instances")
     op.drop_column("task_instances", "queue")
     for name in ("key_hash", "slots", "queue"):

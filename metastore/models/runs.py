@@ -106,6 +106,8 @@ runs = Table(
     ),
     Index(None, "dag_id", "id"),
     Index(None, "state", "id"),
+    #: A state that is rare in one DAG and common in others: neither of the two before finds it without reading all.
+    Index(None, "dag_id", "state", "id"),
     sqlite_strict=True,
     sqlite_autoincrement=True,  # a number that was deleted is not given again
 )

@@ -238,6 +238,14 @@ PAGES: dict[str, tuple[str, Callable[[Connection], Any]]] = {
     "runs of a DAG": ("ix_runs_dag_id_id", lambda conn: runs.page(conn, limit=10, dag_id="one", before=50)),
     "runs in a state": ("ix_runs_state_id", lambda conn: runs.page(conn, limit=10, states=["success"], before=50)),
     "runs in states": ("ix_runs_state_id", lambda conn: runs.page(conn, limit=10, states=["success", "failed"])),
+    "runs of a DAG in a state": (
+        "ix_runs_dag_id_state_id (dag_id=? AND state=?",
+        lambda conn: runs.page(conn, limit=10, dag_id="one", states=["failed"], before=50),
+    ),
+    "runs of a DAG in states": (
+        "ix_runs_dag_id_state_id (dag_id=? AND state=?",
+        lambda conn: runs.page(conn, limit=10, dag_id="one", states=["failed", "cancelled"]),
+    ),
     "runs with a label": ("ix_run_labels_name", lambda conn: runs.page(conn, limit=10, labels={"team": "x"})),
     "runs with two": ("ix_run_labels_name", lambda conn: runs.page(conn, limit=10, labels={"a": "x", "b": "y"})),
     "DAGs": ("(dag_id>?)", lambda conn: dags.page(conn, limit=10, after="a", tags=["x"])),
