@@ -159,7 +159,9 @@ async def test_an_agent_of_another_protocol_is_drained_and_replaced(
     bench: Bench, harness: LocalHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = harness._agent()
-    attempt = await bench.start(shell="sleep 0.5; echo 1 > $RUNYARD_OUTPUT")  # noqa: S604  a task's own field
+    shell = "echo up >> $JOURNAL; sleep 0.5; echo 1 > $RUNYARD_OUTPUT"
+    attempt = await bench.start(shell=shell, env=bench.env())
+    await bench.until(lambda: bench.lines("journal"), "it runs")
     bench.reconciles = False
     with monkeypatch.context() as patch:
         patch.setattr(service_side, "PROTOCOL", 2)
