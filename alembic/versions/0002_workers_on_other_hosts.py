@@ -27,6 +27,7 @@ def _agent_columns() -> list[sa.Column[object]]:
         sa.Column("pid", sa.Integer()),
         sa.Column("boot_id", sa.Text()),
         sa.Column("token_hash", sa.Text()),
+        sa.Column("key_id", sa.Text()),
         sa.Column("registered_at", INSTANT),
         sa.Column("draining", FLAG, nullable=False, server_default=sa.false()),
         sa.Column("drain_asked", FLAG, nullable=False, server_default=sa.false()),
@@ -63,6 +64,14 @@ def upgrade() -> None:
         postgresql_where=sa.text(_READY),
     )
     op.create_index("ix_runs_dag_id_state_id", "runs", ["dag_id", "state", "id"])
+    op.add_column("limits", sa.Column("queue_of", sa.Text()))
+    op.create_index(
+        "ix_limits_queues",
+        "limits",
+        ["queue_of", "key"],
+        sqlite_where=sa.text("queue_of IS NOT NULL"),
+        postgresql_where=sa.text("queue_of IS NOT NULL"),
+    )
     op.add_column("api_keys", sa.Column("queues", sa.Text()))
     op.create_table(
         "staged_outputs",
@@ -96,6 +105,9 @@ def downgrade() -> None:
     for table in ("presence", "signing_keys", "staged_outputs"):
         op.drop_table(table)
     op.drop_column("api_keys", "queues")
+    op.execute("DELETE FROM limits WHERE queue_of IS NOT NULL")
+    op.drop_index("ix_limits_queues", "limits")
+    op.drop_column("limits", "queue_of")
     op.drop_index("ix_runs_dag_id_state_id", "runs")
     op.drop_index("ix_task_instances_offers", "task_instances")
     op.drop_column("task_instances", "queue")

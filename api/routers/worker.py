@@ -62,6 +62,7 @@ async def register(request: Request, service: Service, caller: Asking) -> Respon
         worker_id=body.worker_id,
         boot_id=body.boot_id,
         token_hash=hash_of(body.token),
+        key_id=caller.key_id,
         name=body.name,
         host=body.host,
         pid=body.pid,

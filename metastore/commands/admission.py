@@ -114,7 +114,7 @@ _CANDIDATES: Final = (
 )
 _CANDIDATES_OF_QUEUE: Final = _CANDIDATES.where(_instance.queue == bindparam("queue"))
 _QUEUES_WITH_ROOM: Final = select(limits.c.key).where(
-    limits.c.key >= bindparam("first"), limits.c.key < bindparam("past"), limits.c.used < limits.c.capacity
+    limits.c.queue_of == bindparam("of"), limits.c.used < limits.c.capacity
 )
 _QUEUE: Final = (
     update(task_instances)
@@ -220,8 +220,7 @@ def _outlets(tx: Tx, outlets: Sequence[Outlet], freed: Counter[str]) -> dict[str
             found[outlet.slots_key] = outlet
             continue
         prefix = queues_prefix(outlet.executor)
-        # "0" comes after "/": all keys that begin with the prefix, in a form that every index understands.
-        rows = tx.conn.execute(_QUEUES_WITH_ROOM, {"first": prefix, "past": prefix[:-1] + "0"}).all()
+        rows = tx.conn.execute(_QUEUES_WITH_ROOM, {"of": outlet.executor}).all()
         for key in sorted({row.key for row in rows} | {key for key in freed if key.startswith(prefix)}):
             found[key] = replace(outlet, queue=key.removeprefix(prefix))
     return found

@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, insert, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dag.errors import AlreadyExists, NotFound
+from metastore.models.agents import agents
 from metastore.models.events import events
 from metastore.models.keys import api_keys
 from metastore.queries import keys as queries
@@ -29,6 +30,8 @@ _REVOKE: Final = (
     .where(api_keys.c.key_id == bindparam("of_key"), api_keys.c.revoked_at.is_(None))
     .values(revoked_at=bindparam("now"))
 )
+#: What no secret has as its hash: a worker that registered with the key is asked to do so again, and cannot.
+_TAKE_TOKENS: Final = update(agents).where(agents.c.key_id == bindparam("of_key")).values(token_hash="")
 _TOUCH: Final = (
     update(api_keys)
     .where(
@@ -79,12 +82,13 @@ def create_key(  # noqa: PLR0913  # what a key is made of
 
 
 def revoke_key(tx: Tx, key_id: str, actor: str) -> KeyRecord:
-    """Revoke a key; revoking it again changes nothing."""
+    """Revoke a key, and the tokens of workers that registered with it; revoking it again changes nothing."""
     revoked = tx.conn.execute(_REVOKE, {"of_key": key_id, "now": tx.now}).rowcount
     record = queries.get(tx.conn, key_id)
     if record is None:
         raise NotFound("key", key_id)
     if revoked:
+        tx.conn.execute(_TAKE_TOKENS, {"of_key": key_id})
         _tell(tx, "key.revoked", actor, {"key_id": key_id})
     return record
 

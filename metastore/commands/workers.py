@@ -52,6 +52,8 @@ class Registration:
     executor: str
     queues: tuple[str, ...]
     slots: int
+    #: The API key that it registers with.
+    key_id: str | None = None
     #: Attempts of whichever boot whose end it will still tell.
     held: tuple[str, ...] = ()
 
@@ -59,7 +61,7 @@ class Registration:
 _worker = agents.c
 _CHANGING: Final = (
     "host", "seen_at", "lease_until", "executor", "queues", "slots", "name", "version", "pid", "boot_id",
-    "token_hash", "registered_at", "draining", "drain_asked",
+    "token_hash", "key_id", "registered_at", "draining", "drain_asked",
 )  # fmt: skip
 
 
@@ -147,6 +149,7 @@ def register_worker(tx: Tx, registration: Registration, lease: timedelta) -> lis
         "pid": registration.pid,
         "boot_id": registration.boot_id,
         "token_hash": registration.token_hash,
+        "key_id": registration.key_id,
         "registered_at": tx.now,
         "draining": False,
         "drain_asked": False,
@@ -196,7 +199,7 @@ def set_capacities(tx: Tx, executor: str, queues: Iterable[str]) -> None:
     if not keys:
         return
     for key in keys:
-        tx.conn.execute(_TOUCH[tx.conn.dialect.name], {"key": key, "capacity": 0, "used": 0})
+        tx.conn.execute(_TOUCH[tx.conn.dialect.name], {"key": key, "capacity": 0, "used": 0, "queue_of": executor})
     # Read under the locks: of two workers that come or go at once, the second one counts the first one, too.
     live = tx.conn.execute(_SERVING, {"of": executor, "now": tx.now}).all()
     for key in keys:

@@ -34,6 +34,8 @@ agents = Table(
     Column("boot_id", Text),
     #: SHA-256 of the secret that its heartbeats show.
     Column("token_hash", Text),
+    #: The API key that it registered with; when that is revoked, so is the token.
+    Column("key_id", Text),
     Column("registered_at", Instant),
     #: It takes nothing new.
     Column("draining", Boolean, nullable=False, server_default=false()),

@@ -7,7 +7,7 @@ workers of a queue can take).  A conditional UPDATE is the only way up.
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, Integer, Table, Text
+from sqlalchemy import CheckConstraint, Column, Index, Integer, Table, Text, text
 
 from metastore.models.base import metadata
 
@@ -18,7 +18,16 @@ limits = Table(
     #: Null is unbounded.  Lowering it below what is used admits nothing until it drains.
     Column("capacity", Integer),
     Column("used", Integer, nullable=False, server_default="0"),
+    #: Of a queue: its executor.  Not found by the key's beginning: a range of texts depends on a database's collation.
+    Column("queue_of", Text),
     CheckConstraint("used >= 0", name="used"),
+    Index(
+        "ix_limits_queues",
+        "queue_of",
+        "key",
+        sqlite_where=text("queue_of IS NOT NULL"),
+        postgresql_where=text("queue_of IS NOT NULL"),
+    ),
     sqlite_strict=True,
 )
 

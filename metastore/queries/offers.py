@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _attempt = attempts.c
 _ANY_OFFER: Final = ANY_READY.where(task_instances.c.queue == bindparam("queue"))
 _QUEUES_WITH_ROOM: Final = select(limits.c.key).where(
-    limits.c.key >= bindparam("first"), limits.c.key < bindparam("past"), limits.c.used < limits.c.capacity
+    limits.c.queue_of == bindparam("of"), limits.c.used < limits.c.capacity
 )
 _OFFERED: Final = (
     PLACED.where(
@@ -63,7 +63,7 @@ def executors_with_offers(conn: Connection, executors: Sequence[str]) -> list[st
 
 def _has_offers(conn: Connection, executor: str) -> bool:
     prefix = queues_prefix(executor)
-    rows = conn.execute(_QUEUES_WITH_ROOM, {"first": prefix, "past": prefix[:-1] + "0"}).all()
+    rows = conn.execute(_QUEUES_WITH_ROOM, {"of": executor}).all()
     queues = [row.key.removeprefix(prefix) for row in rows]
     return any(conn.execute(_ANY_OFFER, {"executor": executor, "queue": queue}).first() for queue in queues)
 

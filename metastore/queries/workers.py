@@ -138,7 +138,7 @@ _ACTIVE: Final = (
 _ANNOUNCED: Final = select(_agent.executors).where(_agent.kind == "agent").limit(1_000)
 _SERVED: Final = select(_agent.executor).where(_agent.kind == "worker").distinct()
 _ROOM: Final = select(limits.c.key, limits.c.capacity, limits.c.used).where(among(limits.c.key, "keys"))
-_QUEUE_LIMITS: Final = select(limits.c.key).where(limits.c.key.like("slots:%/%"))
+_QUEUE_LIMITS: Final = select(limits.c.key).where(limits.c.queue_of.is_not(None))
 
 
 def stopping_on(conn: Connection, workers: Sequence[str]) -> list[Directive]:

@@ -255,7 +255,7 @@ PAGES: dict[str, tuple[str, Callable[[Connection], Any]]] = {
     "events of a run": ("ix_events_run", lambda conn: events.of_run(conn, 1, after_seq=5, limit=10)),
     "all events": ("PRIMARY KEY (rowid>?)", lambda conn: events.page(conn, limit=10)),
     "keys": ("(key_id>?)", lambda conn: keys.page(conn, limit=10)),
-    "counts": ("ix_task_instances_offers", stats.count),
+    "counts": ("INDEX ix_task_instances_", stats.count),
 }
 
 

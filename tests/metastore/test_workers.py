@@ -15,6 +15,7 @@ from dag.tickets import holds, sign
 from metastore.commands.admission import Admitted, Outlet, admit_ready
 from metastore.commands.agents import expired_agents, forget_lease, register_agent
 from metastore.commands.attempts import End, EndNoted, NotStarted, Started, end_attempt, start_attempt
+from metastore.commands.keys import create_key, revoke_key
 from metastore.commands.materialise import start_run
 from metastore.commands.offers import defer_attempt, take_up
 from metastore.commands.staging import read_input, stage_output
@@ -65,11 +66,13 @@ class Fleet(Flow):
         queues: tuple[str, ...] = ("default",),
         held: tuple[str, ...] = (),
         executor: str = "dramatiq",
+        key: str | None = None,
     ) -> list[str]:
         registration = Registration(
             worker_id=worker,
             boot_id=boot,
             token_hash=f"token of {worker}",
+            key_id=key,
             name="w",
             host="h",
             pid=1,
@@ -339,6 +342,26 @@ async def test_heartbeats_need_the_token_of_a_known_worker(fleet: Fleet) -> None
     await fleet.slots()
     with pytest.raises(Forbidden):
         await fleet.register(fleet.agent)
+
+
+async def test_a_key_that_is_revoked_takes_its_workers_with_it(fleet: Fleet) -> None:
+    for key in ("k1", "k2"):
+        await fleet.store.write(
+            create_key,
+            key_id=key,
+            name=key,
+            secret_hash=key,
+            scopes=["work"],
+            dag_prefix=None,
+            expires_at=None,
+            actor="key:admin",
+        )
+    await fleet.register(W1, key="k1")
+    await fleet.register(W2, key="k2")
+    await fleet.store.write(revoke_key, "k1", "key:admin")
+    with pytest.raises(BadCredential):
+        await fleet.beat(W1)
+    await fleet.beat(W2)
 
 
 async def test_who_drains_takes_nothing_new(fleet: Fleet) -> None:
