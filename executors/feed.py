@@ -197,6 +197,15 @@ class Feeder:
     # The feeder's own thread
 
     def _keep(self) -> None:
+        while not self._closed and not self._drained.is_set():
+            try:
+                self._feed()
+            except Exception:
+                # Whoever waits in ``run`` waits for this thread: it goes on, whatever it was.
+                log.exception("feeding failed", home=str(self._home))
+                self._stopping.wait(_LONGEST_PAUSE)
+
+    def _feed(self) -> None:
         pause = _FIRST_PAUSE
         while not self._closed:
             end = self._connect()
@@ -237,6 +246,8 @@ class Feeder:
     def _spawn_if_needed(self, error: OSError) -> None:
         if self._child and spawn.has_ended(self._child):
             self._child = 0
+            if self._is_new:
+                self._say("unreachable", f"the agent ended while it started; see {self._home}/agent/agent.log")
         if self._grace is not None:
             return
         if spawn.is_alive(self._home):

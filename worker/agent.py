@@ -12,7 +12,6 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from worker import environment, linux
 from worker.link import Link
-from worker.say import say
+from worker.say import say, trim
 from worker.settings import AgentSettings
 from worker.spool import Spool
 from worker.supervise import Supervisor
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 _LOCK_SECONDS: Final = 5.0
 #: How long a drained agent waits for the service to note the last ends; they are on disk.
 _LAST_ANSWERS: Final = 3.0
-#: The size at which the agent's own log starts afresh.
-_MAX_LOG: Final = 1024 * 1024
 
 
 class Agent:
@@ -112,7 +109,7 @@ def main(argument: str) -> int:
         say("another agent holds the lock of this home")
         return 3
     os.chdir(folder)  # and not wherever the service was started
-    _trim_log()
+    trim()
     linux.become_subreaper()
     agent_id = (folder / "id").read_text().strip()
     killed = linux.kill_marked(f"{environment.MARKER}={agent_id}".encode())
@@ -176,10 +173,3 @@ def _listen(folder: Path) -> socket.socket:
     finally:
         os.close(directory)
     return listener
-
-
-def _trim_log() -> None:
-    """Start the agent's own log afresh when it has grown: it is this process's standard error."""
-    with suppress(OSError):
-        if os.fstat(sys.stderr.fileno()).st_size > _MAX_LOG:
-            os.ftruncate(sys.stderr.fileno(), 0)

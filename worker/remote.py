@@ -25,7 +25,7 @@ from worker.http_door import Lane, Site, UrlInvalid, is_fit
 from worker.offers import Offers, secret
 from worker.protocol import PROTOCOL
 from worker.pulse import Identity, Pulse
-from worker.say import say
+from worker.say import say, trim
 from worker.shipper import Shipper
 
 if TYPE_CHECKING:
@@ -345,6 +345,7 @@ class RemoteAgent:
     def _watch(self) -> None:
         for lane in self._lanes:
             lane.cancel_overdue()
+        trim()
         self._loop.call_later(_WATCH, self._watch)
 
     # Ending

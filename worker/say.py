@@ -6,6 +6,10 @@ import os
 import sys
 import time
 from contextlib import suppress
+from typing import Final
+
+#: The size at which it starts afresh.
+_MAX_LOG: Final = 1024 * 1024
 
 
 def say(text: str) -> None:
@@ -14,3 +18,10 @@ def say(text: str) -> None:
     with suppress(OSError):
         sys.stderr.write(f"{stamp} agent[{os.getpid()}] {text}\n")
         sys.stderr.flush()
+
+
+def trim() -> None:
+    """Start the log afresh when it has grown."""
+    with suppress(OSError):
+        if os.fstat(sys.stderr.fileno()).st_size > _MAX_LOG:
+            os.ftruncate(sys.stderr.fileno(), 0)

@@ -193,3 +193,24 @@ def test_the_agent_is_killed_again_and_again_under_load(kit: Kit, api: Api) -> N
     for row in api.rows.values():
         if row.state == "success":
             assert api.whole(row.attempt_id) == b"said\n"
+
+
+def test_an_agent_that_cannot_start_is_told_and_tried_again(kit: Kit, api: Api) -> None:
+    (kit.home / "agent").mkdir(0o700)
+    broken = kit.home / "agent" / "attempts"
+    broken.write_text("a file where the folder should be")
+    kit.feed(wait=False)
+    message = kit.send(kit.shell("echo up >> $JOURNAL"))
+    api.until(lambda: kit.feeder.status[0] == "unreachable", "it is told")
+    assert "the agent ended while it started; see " in kit.feeder.status[1]
+    assert "FileExistsError" in kit.said()
+    broken.unlink()
+    assert message.wait() == "acked"
+    assert kit.lines() == ["up"]
+
+
+def test_the_agents_own_log_does_not_grow_for_ever(kit: Kit) -> None:
+    (kit.home / "agent").mkdir(0o700)
+    (kit.home / "agent" / "agent.log").write_text("x" * 2_000_000)
+    kit.feed()
+    assert len(kit.said()) < 1000
