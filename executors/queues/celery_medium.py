@@ -8,7 +8,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from amqp.exceptions import AMQPError  # type: ignore[import-untyped]  # it has no types
+from amqp.exceptions import AMQPError, MessageNacked  # type: ignore[import-untyped]  # it has no types
 from kombu.exceptions import OperationalError
 
 from executors.queues import amqp_words
@@ -172,7 +172,7 @@ class CeleryMedium:
     def _open(self) -> Any:
         if self._connection is None:
             connection = self._app.connection_for_write()
-            connection.connect()
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             self._connection = connection
             self._producer = self._app.amqp.Producer(connection)
         return self._connection
@@ -208,6 +208,8 @@ def _is_about_a_queue(error: BaseException) -> bool:
     """Whether a channel was closed, and not a connection: another queue may do."""
     while isinstance(error, OperationalError) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, MessageNacked):
+        return True
     if not isinstance(error, AMQPError):
         return False
     code = int(getattr(error, "reply_code", None) or 0)
@@ -222,6 +224,8 @@ def explain(error: BaseException) -> str:
     """Return why the broker cannot be used; the caller takes out secrets."""
     while isinstance(error, OperationalError) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, MessageNacked):
+        return "RabbitMQ does not take it: it is full"
     said = " ".join(str(error).split())
     if isinstance(error, AMQPError) and getattr(error, "reply_code", None):
         return amqp_words.of(int(error.reply_code), said)

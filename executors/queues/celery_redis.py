@@ -1,10 +1,13 @@
-"""Kombu's Redis with a consumer that survives what it cannot read.
+"""Kombu's Redis with a consumer that survives what it cannot read, and what it cannot say.
 
-What is no message of Celery's ends a worker there: the error comes out of the event loop.
+What is no message of Celery's ends a worker there: the error comes out of the event loop.  And a message whose
+acknowledgement was lost with the connection is counted as held for ever: once that is so for as many as a worker may
+hold, it takes no more, however well the broker is.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import structlog
@@ -14,8 +17,39 @@ from kombu.transport.virtual import Empty
 log = structlog.get_logger(__name__)
 
 
+class QoS(redis.QoS):
+    """What a consumer holds; it lets go even when nobody hears it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]  # it has no types
+        #: What Redis was not told yet.  Until it is, or for as long as a worker may keep a message, it lies there.
+        self._late: deque[str] = deque()
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # it has no types
+            while self._late:
+                self._remove_from_indices(self._late[0]).execute()  # type: ignore[no-untyped-call]  # as above
+                self._late.popleft()
+        except self.channel.connection_errors as error:
+            self._let_go(delivery_tag, error)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001,FBT002  # as kombu calls it
+        try:
+            super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]  # it has no types
+        except self.channel.connection_errors as error:
+            self._let_go(delivery_tag, error)
+
+    def _let_go(self, delivery_tag: str, error: Exception) -> None:
+        log.warning("the broker was not told that a message is dealt with", reason=type(error).__name__)
+        self._late.append(delivery_tag)
+        self._quick_ack(delivery_tag)
+
+
 class Channel(redis.Channel):
     """A channel that throws away what is no message."""
+
+    QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

@@ -6,19 +6,21 @@ import logging
 import os
 import re
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from celery import bootsteps, signals
-from celery.exceptions import Reject
+from celery.exceptions import CPendingDeprecationWarning, Reject
 from celery.worker.request import Request
+from celery.worker.strategy import default, logger
 
 from executors.queues.celery_app import celery_queue, make_app, prefix_of_queues
 from executors.queues.hands import Once
 from executors.queues.message import NAME, NotOurs, read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celery import Celery
 
@@ -33,19 +35,17 @@ _TICKET: Final = re.compile(r"rt[0-9]+\.[A-Za-z0-9_-]+")
 def make_worker_app(address: Address, *, prefix: str, queues: Sequence[str], slots: int, hands: Hands) -> Celery:
     """Return the application of a process that works; it begins when Celery has started its worker."""
     app = make_app(address, prefix, serves=queues)
+    # It warns after every outage of what its next release will do, which these settings have decided.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
+    app.set_default()  # in the threads of the pool, Celery asks for whichever this is
     app.conf.worker_concurrency = slots
     once = Once(hands)
 
-    def run(*args: Any, **found: Any) -> None:
-        try:
-            offer = read(None if args else found)
-        except NotOurs as why:
-            log.warning("a message was thrown away", reason=str(why))
-            return
-        if not once.run(offer.attempt_id, offer.ticket):
+    def run(*, v: int, attempt_id: str, ticket: str) -> None:  # noqa: ARG001  # what a message has
+        if not once.run(attempt_id, ticket):
             raise Reject("not started here", requeue=True)
 
-    app.task(name=NAME, Request=_WakingRequest, typing=False)(run)
+    app.task(name=NAME, Request=_WakingRequest, Strategy=f"{__name__}:strict", typing=False, shared=False)(run)
     app.steps["consumer"].add(_Waker)
     _connect(hands, prefix)
     return app
@@ -77,6 +77,40 @@ def _connect(hands: Hands, prefix: str) -> None:
     signals.celeryd_after_setup.connect(on_setup, weak=False)
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)
     signals.worker_shutdown.connect(on_shutdown, weak=False)
+
+
+def strict(task: Any, app: Celery, consumer: Any, **options: Any) -> Callable[..., Any]:
+    """Return what Celery does with a message that names our task: nothing, unless a scheduler of ours can have sent it.
+
+    Celery would hold back a message that wishes to be run in a hundred years, send others that it names as callbacks,
+    and never let go of one whose arguments are none.
+    """
+    handle = default(task, app, consumer, **options)
+
+    def receive(message: Any, content: Any, ack: Any, reject: Any, callbacks: Any, **more: Any) -> Any:
+        try:
+            _check(message)
+        except NotOurs as why:
+            log.warning("a message was thrown away", reason=str(why))
+            message.ack_log_error(logger, consumer.connection_errors)
+            return None
+        return handle(message, content, ack, reject, callbacks, **more)
+
+    return receive
+
+
+def _check(message: Any) -> None:
+    match message.payload:
+        case [[], found, dict(wishes)] if not any(wishes.values()):
+            read(found)
+        case _:
+            raise NotOurs("not what a scheduler of Runyard sends")
+    limits = message.headers.get("timelimit") or ()
+    if any(message.headers.get(name) for name in _WISHES) or any(limits) or not message.headers.get("id"):
+        raise NotOurs("a message with wishes of its own")
+
+
+_WISHES: Final = ("eta", "expires", "shadow", "group", "retries", "stamps")
 
 
 class NoTickets(logging.Filter):

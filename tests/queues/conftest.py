@@ -26,3 +26,10 @@ def broker_url(request: pytest.FixtureRequest) -> str:
     """An empty broker, each of the two in turn."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture(params=["dramatiq", "celery"])
+def library(request: pytest.FixtureRequest) -> str:
+    """The name of an executor, each of the two in turn."""
+    name: str = request.param
+    return name

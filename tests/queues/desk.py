@@ -17,7 +17,7 @@ from executors.base import Accepted, Deferred, ExecutorConfig, Launch
 from executors.feed import Dropped
 from executors.queues.address import Address
 from executors.queues.dramatiq_worker import make_broker
-from executors.queues.factory import create_dramatiq
+from executors.queues.factory import create_celery, create_dramatiq
 from executors.queues.room import Room
 from runyard.world import SystemClock, SystemEntropy
 
@@ -48,11 +48,13 @@ class Scheduler:
 
 
 @asynccontextmanager
-async def executor_at(url: str, *, prefix: str = "runyard") -> AsyncIterator[tuple[QueueExecutor, Scheduler]]:
+async def executor_at(
+    url: str, library: str = "dramatiq", *, prefix: str = "runyard"
+) -> AsyncIterator[tuple[QueueExecutor, Scheduler]]:
     """A started executor, whether or not its broker is there."""
     nowhere = Path("/nonexistent")
     config = ExecutorConfig(
-        name="dramatiq",
+        name=library,
         home=nowhere,
         code_dir=nowhere,
         log_dir=nowhere,
@@ -60,7 +62,7 @@ async def executor_at(url: str, *, prefix: str = "runyard") -> AsyncIterator[tup
         parallelism=1,
         options={"broker_url": url, "prefix": prefix},
     )
-    executor = create_dramatiq(config)
+    executor = {"dramatiq": create_dramatiq, "celery": create_celery}[library](config)
     scheduler = Scheduler()
     await executor.start(cast("Context", scheduler))
     try:

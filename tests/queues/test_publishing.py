@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -36,8 +37,8 @@ async def test_what_is_launched_reaches_a_worker_of_its_queue_with_its_ticket(br
             await until(lambda: hands.have(other))
 
 
-async def test_health_is_down_until_the_broker_was_reached(broker_url: str) -> None:
-    async with executor_at(broker_url) as (executor, scheduler):
+async def test_health_is_down_until_the_broker_was_reached(library: str, broker_url: str) -> None:
+    async with executor_at(broker_url, library) as (executor, scheduler):
         async with asyncio.timeout(30):
             await scheduler.woken.wait()
         assert executor.health().status is HealthStatus.OK
@@ -62,12 +63,13 @@ async def test_two_prefixes_are_two_installations(broker_url: str) -> None:
 
 
 async def test_while_nobody_listens_launches_are_deferred_ever_longer_and_the_return_is_noticed(
+    library: str,
     broker_url: str,
 ) -> None:
     batch = launches(3)
     with Proxy(broker_url) as wire:
         wire.refuse()
-        async with executor_at(wire.url) as (executor, scheduler):
+        async with executor_at(wire.url, library) as (executor, scheduler):
             first, second = [await executor.launch(batch) for _ in range(2)]
             assert "is away: it cannot be reached" in reason(first)
             assert _retry(second) > _retry(first)
@@ -81,10 +83,10 @@ async def test_while_nobody_listens_launches_are_deferred_ever_longer_and_the_re
             assert all_accepted(await executor.launch(batch))
 
 
-async def test_a_broker_that_never_answers_delays_nobody(broker_url: str) -> None:
+async def test_a_broker_that_never_answers_delays_nobody(library: str, broker_url: str) -> None:
     batch = launches(3)
     with Proxy(broker_url) as wire:
-        async with executor_at(wire.url) as (executor, scheduler), loop_that_turns():
+        async with executor_at(wire.url, library) as (executor, scheduler), loop_that_turns():
             assert all_accepted(await executor.launch(launches(1)))
             wire.swallow()
             async with asyncio.timeout(_BUDGET):
@@ -101,10 +103,10 @@ async def test_a_broker_that_never_answers_delays_nobody(broker_url: str) -> Non
             assert all_accepted(await executor.launch(batch))
 
 
-async def test_a_black_hole_from_the_start_is_a_broker_that_is_down(broker_url: str) -> None:
+async def test_a_black_hole_from_the_start_is_a_broker_that_is_down(library: str, broker_url: str) -> None:
     with Proxy(broker_url) as wire:
         wire.swallow()
-        async with executor_at(wire.url) as (executor, _), loop_that_turns():
+        async with executor_at(wire.url, library) as (executor, _), loop_that_turns():
             async with asyncio.timeout(_BUDGET):
                 assert "is away" in reason(await executor.launch(launches(1)))
             assert executor.health().status is HealthStatus.DOWN
@@ -112,9 +114,9 @@ async def test_a_black_hole_from_the_start_is_a_broker_that_is_down(broker_url: 
                 await executor.stop(drain=timedelta(0))
 
 
-async def test_a_restarted_broker_is_used_again(broker_url: str) -> None:
+async def test_a_restarted_broker_is_used_again(library: str, broker_url: str) -> None:
     with Proxy(broker_url) as wire:
-        async with executor_at(wire.url) as (executor, scheduler):
+        async with executor_at(wire.url, library) as (executor, scheduler):
             assert all_accepted(await executor.launch(launches(1)))
             wire.cut()
             deferred = 0
@@ -125,28 +127,28 @@ async def test_a_restarted_broker_is_used_again(broker_url: str) -> None:
             assert scheduler.woken.is_set()
 
 
-async def test_a_host_that_does_not_exist_is_said_to_be_so() -> None:
+async def test_a_host_that_does_not_exist_is_said_to_be_so(library: str) -> None:
     for url in ("redis://nowhere.invalid", "amqp://nowhere.invalid"):
-        async with executor_at(url) as (executor, _):
+        async with executor_at(url, library) as (executor, _):
             async with asyncio.timeout(_BUDGET):
                 why = reason(await executor.launch(launches(1)))
             assert "nowhere.invalid is away" in why
 
 
 @pytest.mark.redis
-async def test_a_wrong_password_of_redis_is_said_and_not_shown(tmp_path: Path) -> None:
+async def test_a_wrong_password_of_redis_is_said_and_not_shown(library: str, tmp_path: Path) -> None:
     with RedisServer(tmp_path, password=PASSWORD) as server:
         for url in (f"redis://:wr0ng@127.0.0.1:{server.port}", f"redis://127.0.0.1:{server.port}"):
-            async with executor_at(url) as (executor, _):
+            async with executor_at(url, library) as (executor, _):
                 why = reason(await executor.launch(launches(1)))
                 assert "it refuses the user name or the password" in why
                 assert "wr0ng" not in why
-        async with executor_at(server.url) as (executor, _):
+        async with executor_at(server.url, library) as (executor, _):
             assert all_accepted(await executor.launch(launches(1)))
 
 
 @pytest.mark.rabbitmq
-async def test_what_rabbitmq_refuses_is_said_without_the_password(rabbit_server: RabbitServer) -> None:
+async def test_what_rabbitmq_refuses_is_said_without_the_password(library: str, rabbit_server: RabbitServer) -> None:
     rabbit_server.add_user("guest of honour", "pa55word")
     refusals = {
         rabbit_server.url(password="wr0ng"): "it refuses the user name or the password",  # noqa: S106  # wrong, too
@@ -154,7 +156,7 @@ async def test_what_rabbitmq_refuses_is_said_without_the_password(rabbit_server:
         rabbit_server.url(user="guest of honour", password="pa55word"): "it refuses the virtual host",  # noqa: S106  # of nobody
     }
     for url, said in refusals.items():
-        async with executor_at(url) as (executor, _):
+        async with executor_at(url, library) as (executor, _):
             why = reason(await executor.launch(launches(1)))
             assert said in why
             assert "wr0ng" not in why
@@ -162,12 +164,14 @@ async def test_what_rabbitmq_refuses_is_said_without_the_password(rabbit_server:
 
 
 @pytest.mark.rabbitmq
-async def test_without_the_right_to_a_queue_only_that_queue_is_deferred(rabbit_server: RabbitServer) -> None:
+async def test_without_the_right_to_a_queue_only_that_queue_is_deferred(
+    library: str, rabbit_server: RabbitServer
+) -> None:
     vhost = rabbit_server.borrow()
     rabbit_server.add_user("half", "pa55word")
-    rabbit_server.permit("half", vhost, configure=r"runyard\.default", write=".*", read=".*")
+    rabbit_server.permit("half", vhost, configure=r"runyard(-celery)?\.default", write=".*", read=".*")
     (mine,), (theirs,) = launches(1), launches(1, "secret")
-    async with executor_at(rabbit_server.url(vhost, "half", "pa55word")) as (executor, _):
+    async with executor_at(rabbit_server.url(vhost, "half", "pa55word"), library) as (executor, _):
         theirs_result, mine_result = await executor.launch([theirs, mine])
         assert "may not do what Runyard needs" in reason([theirs_result])
         assert all_accepted([mine_result])
@@ -176,10 +180,12 @@ async def test_without_the_right_to_a_queue_only_that_queue_is_deferred(rabbit_s
 
 
 @pytest.mark.rabbitmq
-async def test_a_queue_that_refuses_messages_is_not_a_broker_that_is_away(rabbit_server: RabbitServer) -> None:
+async def test_a_queue_that_refuses_messages_is_not_a_broker_that_is_away(
+    library: str, rabbit_server: RabbitServer
+) -> None:
     vhost = rabbit_server.borrow()
     rabbit_server.limit(vhost, **{"max-length": 1, "overflow": "reject-publish"})
-    async with executor_at(rabbit_server.url(vhost)) as (executor, _):
+    async with executor_at(rabbit_server.url(vhost), library) as (executor, _):
         results = [await executor.launch(launches(1)) for _ in range(5)]
         assert all_accepted(results[0])
         assert "is full" in reason(results[-1])
@@ -188,27 +194,32 @@ async def test_a_queue_that_refuses_messages_is_not_a_broker_that_is_away(rabbit
 
 
 @pytest.mark.rabbitmq
-async def test_a_queue_of_somebody_else_says_what_to_do(rabbit_server: RabbitServer) -> None:
+async def test_a_queue_of_somebody_else_says_what_to_do(library: str, rabbit_server: RabbitServer) -> None:
     vhost = rabbit_server.borrow()
-    rabbit_server.api("PUT", f"/queues/{vhost.replace(' ', '%20')}/runyard.default", {"durable": True})
-    async with executor_at(rabbit_server.url(vhost)) as (executor, _):
+    rabbit_server.api("PUT", f"/queues/{quote(vhost)}/{default_queue(library)}", {"durable": True})
+    async with executor_at(rabbit_server.url(vhost), library) as (executor, _):
         assert "other arguments" in reason(await executor.launch(launches(1)))
         assert all_accepted(await executor.launch(launches(1, "another")))
     rabbit_server.give_back(vhost)
 
 
 @pytest.mark.rabbitmq
-async def test_a_deleted_queue_is_made_again(rabbit_server: RabbitServer) -> None:
+async def test_a_deleted_queue_is_made_again(library: str, rabbit_server: RabbitServer) -> None:
     vhost = rabbit_server.borrow()
-    async with executor_at(rabbit_server.url(vhost)) as (executor, _):
-        assert all_accepted(await executor.launch(launches(1)))
-        rabbit_server.api("DELETE", f"/queues/{vhost.replace(' ', '%20')}/runyard.default")
-        assert all_accepted(await executor.launch(launches(1)))
+    async with executor_at(rabbit_server.url(vhost), library) as (executor, _):
+        batch = launches(1)
+        assert all_accepted(await executor.launch(batch))
+        rabbit_server.api("DELETE", f"/queues/{quote(vhost)}/{default_queue(library)}")
+        assert await phases(executor, batch) == {Phase.GONE}
+        assert all_accepted(await executor.launch(batch))
+        assert rabbit_server.api("GET", f"/queues/{quote(vhost)}/{default_queue(library)}")["durable"]
     rabbit_server.give_back(vhost)
 
 
 @pytest.mark.redis
-async def test_a_redis_that_takes_no_writes_is_away_and_says_why(redis_server: RedisServer, redis_url: str) -> None:
+async def test_a_redis_that_takes_no_writes_is_away_and_says_why(
+    library: str, redis_server: RedisServer, redis_url: str
+) -> None:
     wishes = {
         ("CONFIG", "SET", "maxmemory", "1"): ("CONFIG", "SET", "maxmemory", "0"),
         ("REPLICAOF", "127.0.0.1", str(free_port())): ("REPLICAOF", "NO", "ONE"),
@@ -216,13 +227,17 @@ async def test_a_redis_that_takes_no_writes_is_away_and_says_why(redis_server: R
     said = ["its memory is full", "it is a replica that takes no writes"]
     with redis_server.client() as client:
         for (wish, undo), why in zip(wishes.items(), said, strict=True):
-            async with executor_at(redis_url) as (executor, scheduler):
+            async with executor_at(redis_url, library) as (executor, scheduler):
                 await asyncio.wait_for(scheduler.woken.wait(), 30)
                 client.execute_command(*wish)
                 try:
                     assert why in reason(await executor.launch(launches(1)))
                 finally:
                     client.execute_command(*undo)
+
+
+def default_queue(library: str) -> str:
+    return {"dramatiq": "runyard.default", "celery": "runyard-celery.default"}[library]
 
 
 def _retry(results: Sequence[LaunchResult]) -> timedelta:
