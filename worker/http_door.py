@@ -210,7 +210,8 @@ class Wire:
     def _send(self, request: Request, body: bytes) -> Answer | Outage:
         assert self._connection is not None  # noqa: S101  it was made, or was there
         end: socket.socket = self._connection.sock
-        end.settimeout(request.timeout)
+        if end.gettimeout() != request.timeout:
+            end.settimeout(request.timeout)
         # One piece: http.client sends head and body one after the other, and the server reads twice.
         end.sendall(self._head(request, len(body)) + body)
         response = http.client.HTTPResponse(end, method=request.method)

@@ -116,7 +116,7 @@ class Shipper:
     def tail(self, attempt_id: str) -> tuple[int, Callable[[], bytes]]:
         """Return where what the API has ends, and what reads the next 64 KiB."""
         log = self._logs.get(attempt_id)
-        if log is None:
+        if log is None or not log.left:
             return 0, bytes
         return log.acked, partial(_read, log.file, log.acked, min(log.left, TAIL))
 
