@@ -5,6 +5,7 @@ What stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` belongs to
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -20,6 +21,8 @@ from dag.durations import format_duration
 from dag.kinds import HttpSpec, PythonSpec
 from dag.spec import DagSpec, TaskSettings, TaskSpec
 from dag.states import ATTEMPT_STEPS, RUN_STEPS, TASK_STEPS
+from executors.conformance import Hooks, scenarios
+from executors.conformance.cases import CASES, ELSEWHERE
 from runyard import exits, settings
 from runyard.cli import ENTRIES, app
 
@@ -139,6 +142,26 @@ def trigger_rules() -> str:
     return f"```text\n{table}\n```"
 
 
+def hooks_table() -> str:
+    """Return every hook that the harness of an executor may have."""
+    rows = ["| hook | what it does |", "|---|---|"]
+    for name, member in vars(Hooks).items():
+        if inspect.isfunction(member) and not name.startswith("_"):
+            rows.append(f"| `{name}` | {member.__doc__} |")
+    return "\n".join(rows)
+
+
+def cases_table() -> str:
+    """Return every case of the conformance kit with the scenarios that check it."""
+    rows = ["| no. | case | checked by | needs |", "|---|---|---|---|"]
+    for number, case in CASES.items():
+        of_it = [one for one in scenarios() if number in one.numbers]
+        names = "<br>".join(f"`{one.name}`" for one in of_it) or f"no scenario: {ELSEWHERE[number]}"
+        needs = "<br>".join(" ".join(f"`{need}`" for need in one.needs) for one in of_it)
+        rows.append(f"| {number} | {case} | {names} | {needs} |")
+    return "\n".join(rows)
+
+
 SECTIONS: Final = {
     "dag-fields": lambda: fields_table(DagSpec),
     "task-fields": lambda: fields_table(TaskSpec, without=TaskSettings),
@@ -152,6 +175,8 @@ SECTIONS: Final = {
     "settings": settings_table,
     "exit-codes": exit_table,
     "commands": command_pages,
+    "conformance-hooks": hooks_table,
+    "conformance-cases": cases_table,
 }
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import pika
 
+from executors.queues.address import Address
+from executors.queues.celery_app import celery_queue
+from executors.queues.celery_medium import CeleryMedium
 from executors.queues.delivery import pack
+from executors.queues.medium import Parcel
 from executors.queues.message import queue_name
 from tests.brokers import PASSWORD, RabbitServer, RedisServer
 from tests.proxy import Proxy
@@ -215,7 +220,7 @@ class RabbitMedium(_Behind):
     def drop(self, queue: str, attempt_id: str) -> None:
         del attempt_id  # it is the only one that waits
         with self._channel() as channel:
-            assert channel.queue_purge(queue_name(PREFIX, queue)).method.message_count == 1
+            assert channel.queue_purge(self._name(queue)).method.message_count == 1
 
     def messages(self) -> list[str]:
         found = []
@@ -248,8 +253,19 @@ class RabbitMedium(_Behind):
             with self._channel() as channel:
                 channel.queue_purge(queue)
 
+    def drop_connections(self) -> None:
+        self._server.drop_connections(self._vhost)
+
+    def queues(self) -> list[dict[str, Any]]:
+        """Return what the management says of each queue."""
+        found: list[dict[str, Any]] = self._server.api("GET", f"/queues/{quote(self._vhost, safe='')}")
+        return found
+
+    def _name(self, queue: str) -> str:
+        return queue_name(PREFIX, queue)
+
     def _queues(self) -> list[str]:
-        return [one["name"] for one in self._server.api("GET", f"/queues/{quote(self._vhost, safe='')}")]
+        return [one["name"] for one in self.queues()]
 
     def _channel(self) -> Any:
         return _Channel(self._server.url(self._vhost))
@@ -267,3 +283,68 @@ class _Channel:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+
+
+class _Celery:
+    """How messages look where Celery puts them there and takes them."""
+
+    def _celery_send(self, url: str, queue: str, attempt_id: str, ticket: str) -> None:
+        sender = CeleryMedium(Address.read(url), PREFIX)
+        assert not sender.publish([Parcel(attempt_id, queue, 0, ticket)], lambda: True)
+        sender.close()
+
+
+class CeleryRedis(RedisMedium, _Celery):
+    """The same Redis with Celery's messages."""
+
+    name = "celery on redis"
+
+    def send(self, queue: str, attempt_id: str, ticket: str) -> None:
+        self._celery_send(self._server.url, queue, attempt_id, ticket)
+
+    def send_raw(self, queue: str, data: bytes) -> None:
+        with self._server.client() as client:
+            client.lpush(self._key(queue), data)
+
+    def drop(self, queue: str, attempt_id: str) -> None:
+        with self._server.client() as client:
+            items = [one for one in client.lrange(self._key(queue), 0, -1) if attempt_id.encode() in one]
+            assert len(items) == 1
+            client.lrem(self._key(queue), 1, items[0])
+
+    def messages(self) -> list[str]:
+        with self._server.client() as client:
+            items = [one for queue in QUEUES for one in client.lrange(self._key(queue), 0, -1)]
+            return _attempts_in([*items, *client.hvals(f"{PREFIX}-celery:unacked")])
+
+    def held(self) -> list[str]:
+        with self._server.client() as client:
+            return _attempts_in(client.hvals(f"{PREFIX}-celery:unacked"))
+
+    def _key(self, queue: str) -> str:
+        return f"{PREFIX}-celery:{celery_queue(PREFIX, queue)}"
+
+
+class CeleryRabbit(RabbitMedium, _Celery):
+    """The same RabbitMQ with Celery's messages."""
+
+    name = "celery on rabbitmq"
+
+    def send(self, queue: str, attempt_id: str, ticket: str) -> None:
+        self._celery_send(self._server.url(self._vhost), queue, attempt_id, ticket)
+
+    def send_raw(self, queue: str, data: bytes) -> None:
+        self._publish(celery_queue(PREFIX, queue), data)
+
+    def _name(self, queue: str) -> str:
+        return celery_queue(PREFIX, queue)
+
+
+def _attempts_in(items: list[bytes]) -> list[str]:
+    return sorted(
+        {
+            found
+            for item in items
+            for found in re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", item.decode(errors="replace"))
+        }
+    )

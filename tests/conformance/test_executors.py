@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from executors.conformance import Scenario, scenarios
-from runyard.conformance.plugin import LOOP, check
-from tests.conformance.local_harness import LocalHarness
-from tests.conformance.mediums import RabbitMedium, RedisMedium
-from tests.conformance.queue_harness import QueueHarness, Site
+from runyard.conformance.plugin import check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from executors.conformance import Harness
-    from tests.databases import PostgresServer
 
 _RUNNING = frozenset({"placement", "fencing", "outcomes", "cancelling", "recovery"})
 _BROKER = frozenset({"placement", "queues", "messages", "recovery"})
@@ -45,6 +41,8 @@ EXECUTORS = (
     Under("local", "local", _ALL),
     Under("dramatiq-redis", "dramatiq_redis", _ALL - _SUPERVISOR, (pytest.mark.redis,)),
     Under("dramatiq-rabbitmq", "dramatiq_rabbitmq", _BROKER, (pytest.mark.rabbitmq, pytest.mark.postgres)),
+    Under("celery-redis", "celery_redis", _BROKER, (pytest.mark.redis,)),
+    Under("celery-rabbitmq", "celery_rabbitmq", frozenset(), (pytest.mark.rabbitmq,)),
 )
 
 
@@ -59,41 +57,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             if is_long or (scenario.topic in under.topics and not scenario.long)
         ],
     )
-
-
-@pytest.fixture
-def sequential() -> Callable[[Path], Harness]:
-    return lambda folder: LocalHarness("sequential", 1, folder)
-
-
-@pytest.fixture
-def local() -> Callable[[Path], Harness]:
-    return lambda folder: LocalHarness("local", 4, folder)
-
-
-@pytest.fixture(scope="session")
-def dramatiq_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Harness]]:
-    folder = tmp_path_factory.mktemp("dramatiq-redis")
-    yield from shared(Site(folder, "dramatiq", RedisMedium(folder / "broker")))
-
-
-@pytest.fixture(scope="session")
-def dramatiq_rabbitmq(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
-) -> Iterator[Callable[[Path], Harness]]:
-    """The second broker, and beside it the second database."""
-    folder = tmp_path_factory.mktemp("dramatiq-rabbitmq")
-    url = postgres_server.borrow()
-    yield from shared(Site(folder, "dramatiq", RabbitMedium(folder / "broker"), url=url))
-    postgres_server.give_back(url)
-
-
-def shared(site: Site) -> Iterator[Callable[[Path], Harness]]:
-    try:
-        LOOP.run(site.open())
-        yield lambda folder: QueueHarness(site, folder)
-    finally:
-        LOOP.run(site.close())
 
 
 @pytest.mark.timeout(300)
