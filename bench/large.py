@@ -1,4 +1,4 @@
-"""Large DAGs and a metastore with a past: rates, memory, and lists that must not care.
+"""Large DAGs: rates, memory, and what one completion in them costs.
 
 python -m bench.large
 """
@@ -6,21 +6,20 @@ python -m bench.large
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench import machine
+from bench import completion, machine
 from bench.command import run_benchmark
 from bench.figures import Goal, Report
 from bench.processes import pss
 from bench.running import service
+from bench.shapes import layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.command import Options
     from bench.running import Running
-
-_UPSTREAMS = 5
 
 
 def measure(options: Options) -> Sequence[Report]:
@@ -30,17 +29,7 @@ def measure(options: Options) -> Sequence[Report]:
         for database in options.databases:
             with service(options, servers, database, "large", RUNYARD_LOCAL_PARALLELISM="4") as running:
                 reports.append(_measure(running, database, options))
-        return reports
-
-
-def layers(number: int, width: int, body: dict[str, Any]) -> dict[str, Any]:
-    """Return *number* layers of *width* tasks, each of which waits for five of the layer before."""
-    tasks: dict[str, Any] = {}
-    for layer in range(number):
-        for n in range(width):
-            upstream = [f"l{layer - 1:03}_{(n + k * 7) % width:03}" for k in range(_UPSTREAMS)] if layer else []
-            tasks[f"l{layer:03}_{n:03}"] = body | {"depends_on": upstream}
-    return tasks
+    return [*reports, *completion.measure(options)]
 
 
 def _measure(running: Running, database: str, options: Options) -> Report:
