@@ -18,22 +18,32 @@ SLOTS = int(os.environ.get("RUNYARD_WORKER_CONCURRENCY", "4"))
 DRAIN = float(os.environ.get("RUNYARD_WORKER_DRAIN", "30"))
 
 
+#: What this process has in hand: a message that comes twice must not take a second slot.
+AT_WORK: set[str] = set()
+TAKING = threading.Lock()
+
+
 def take(folder: Path, queues: list[str], name: str) -> Path | None:
     """Take one message, the oldest first: of all who try to rename a file one succeeds."""
     found = [file for queue in queues for file in (folder / queue / "new").glob("*")]
     for file in sorted(found):  # attempt ids begin with the time
+        if file.name in AT_WORK:
+            continue
         taken = file.parent.parent / "taken"
         with suppress(FileNotFoundError):
             for place in (taken, taken / name):
                 place.mkdir(mode=0o700, exist_ok=True)
-            return file.rename(taken / name / file.name)
+            mine = file.rename(taken / name / file.name)
+            AT_WORK.add(mine.name)
+            return mine
     return None
 
 
 def work(feeder: Feeder, folder: Path, queues: list[str], name: str, stopping: threading.Event) -> None:
     """Be one slot."""
     while not stopping.is_set():
-        message = take(folder, queues, name) if feeder.status[0] == "serving" else None
+        with TAKING:
+            message = take(folder, queues, name) if feeder.status[0] == "serving" else None
         if message is None:
             stopping.wait(0.05)
             continue
@@ -43,6 +53,7 @@ def work(feeder: Feeder, folder: Path, queues: list[str], name: str, stopping: t
             give_back(message)
         else:
             message.unlink(missing_ok=True)
+        AT_WORK.discard(message.name)
 
 
 def give_back(message: Path) -> None:
