@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.system.service import Service
 
 DRAMATIQ = Path(sys.executable).with_name("dramatiq")
+CELERY = Path(sys.executable).with_name("celery")
 #: A database that lets nobody in: a worker must not even try.
 FORBIDDEN = "postgresql://nobody:n0thing@127.0.0.1:1/none"
 
@@ -24,8 +25,9 @@ FORBIDDEN = "postgresql://nobody:n0thing@127.0.0.1:1/none"
 class Crew:
     """Worker processes that share a home."""
 
-    def __init__(self, service: Service, home: Path, broker_url: str, key: str, **environ: str) -> None:
+    def __init__(self, service: Service, home: Path, broker_url: str, key: str, library: str) -> None:
         self.service = service
+        self.library = library
         self.home = home
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.environ = {
@@ -37,19 +39,26 @@ class Crew:
             "RUNYARD_API_KEY": key,
             "RUNYARD_WORKER_NAME": home.name,
             "RUNYARD_WORKER_DRAIN": "1",
-            **environ,
         }
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def runyard(self, *args: str, **environ: str) -> subprocess.Popen[bytes]:
         """Start ``runyard worker``."""
-        return self._start(RUNYARD, "worker", *args, **environ)
+        return self.start(RUNYARD, "worker", "--executor", self.library, *args, **environ)
+
+    def own(self, slots: int = 2, queue: str | None = None, /, **environ: str) -> subprocess.Popen[bytes]:
+        """Start the library's own command line, at its most talkative."""
+        queues = ["-Q", queue] if queue else []
+        if self.library == "dramatiq":
+            return self.dramatiq("-p", "1", "-t", str(slots), *queues, "-v", **environ)
+        args = ["-A", "runyard.workers.celery", "worker", "-c", str(slots), *queues, "-l", "debug"]
+        return self.start(CELERY, *args, **environ)
 
     def dramatiq(self, *args: str, **environ: str) -> subprocess.Popen[bytes]:
         """Start Dramatiq's own command line."""
-        return self._start(DRAMATIQ, "runyard.workers.dramatiq", *args, **environ)
+        return self.start(DRAMATIQ, "runyard.workers.dramatiq", *args, **environ)
 
-    def _start(self, *args: str | Path, **environ: str) -> subprocess.Popen[bytes]:
+    def start(self, *args: str | Path, **environ: str) -> subprocess.Popen[bytes]:
         with self.log_file.open("ab") as log:
             process = subprocess.Popen(
                 args, env={**self.environ, **environ}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home

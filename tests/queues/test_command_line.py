@@ -13,7 +13,7 @@ import redis
 
 from executors.queues.delivery import pack
 from tests.brokers import PASSWORD, RedisServer
-from tests.queues.crew import Crew, argv, ended, environment, get, stop
+from tests.queues.crew import CELERY, Crew, argv, ended, environment, get, stop
 from tests.system.service import Service, wait_for
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 
 
-@pytest.fixture(scope="module", params=[pytest.param("redis", marks=pytest.mark.redis)])
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("redis"), password=PASSWORD) as server:
         yield server
@@ -34,7 +37,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def service(broker: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    environ = {"RUNYARD_EXECUTORS": "dramatiq", "RUNYARD_BROKER_URL": broker.url}
+    environ = {"RUNYARD_EXECUTORS": "local,dramatiq,celery", "RUNYARD_BROKER_URL": broker.url}
     made = Service(tmp_path_factory.mktemp("service") / "home", environ)
     try:
         yield made.start()
@@ -49,20 +52,21 @@ def key(service: Service) -> str:
 
 
 @pytest.fixture
-def crew(service: Service, broker: RedisServer, key: str, tmp_path: Path) -> Iterator[Crew]:
-    made = Crew(service, tmp_path / "crew", broker.url, key)
+def crew(service: Service, broker: RedisServer, key: str, library: str, tmp_path: Path) -> Iterator[Crew]:
+    made = Crew(service, tmp_path / "crew", broker.url, key, library)
     yield made
     made.end()
     wait_for(lambda: not made.everything(), 30)
     broker.empty()
 
 
-def trigger(service: Service, dag_id: str, tasks: dict[str, Any], folder: Path) -> str:
+def trigger(crew: Crew, dag_id: str, tasks: dict[str, Any]) -> str:
     """Put a DAG there, start a run of it, and return its id."""
-    document = folder / f"{dag_id}.json"
-    document.write_text(json.dumps({"dag_id": dag_id, "tasks": tasks}))
-    assert service.cli("apply", "-f", str(document)).returncode == 0
-    run: dict[str, Any] = service.ask("trigger", dag_id)
+    document = crew.home.parent / f"{dag_id}.json"
+    document.write_text(json.dumps({"dag_id": dag_id, "defaults": {"executor": crew.library}, "tasks": tasks}))
+    applied = crew.service.cli("apply", "-f", str(document))
+    assert applied.returncode == 0, applied.stderr
+    run: dict[str, Any] = crew.service.ask("trigger", dag_id)
     return str(run["run_id"])
 
 
@@ -75,6 +79,8 @@ def wait_for_success(service: Service, dag_id: str, run_id: str) -> None:
     wait_for(lambda: set(states(service, dag_id, run_id).values()) == {"success"}, PATIENCE)
 
 
+DRAMATIQ = pytest.mark.parametrize("library", ["dramatiq"], indirect=True)
+
 CHAIN: dict[str, Any] = {
     "first": {"command": ["sh", "-c", "echo one; env; cat /proc/$PPID/environ"]},
     "second": {"command": ["echo", "two"], "depends_on": ["first"]},
@@ -82,12 +88,12 @@ CHAIN: dict[str, Any] = {
 
 
 def test_a_worker_runs_tasks_without_a_database_and_without_giving_away_a_secret(
-    service: Service, crew: Crew, key: str, tmp_path: Path
+    service: Service, crew: Crew, key: str
 ) -> None:
     worker = crew.runyard("--queues", "default,gpu", "--concurrency", "3", RUNYARD_LOG_LEVEL="debug")
     (record,) = crew.wait_for(1)
-    assert (record["executor"], record["queues"], record["slots"]) == ("dramatiq", ["default", "gpu"], 3)
-    run = trigger(service, "chain", {**CHAIN, "hold": {"command": ["sleep", "4"], "queue": "gpu"}}, tmp_path)
+    assert (record["executor"], record["queues"], record["slots"]) == (crew.library, ["default", "gpu"], 3)
+    run = trigger(crew, "chain", {**CHAIN, "hold": {"command": ["sleep", "4"], "queue": "gpu"}})
     wait_for(lambda: states(service, "chain", run)["hold"] == "running", PATIENCE)
     below = [pid for pid in crew.everything() if pid != worker.pid]
     assert len(below) >= 3, "the agent, its zygote, the task"
@@ -100,24 +106,25 @@ def test_a_worker_runs_tasks_without_a_database_and_without_giving_away_a_secret
     assert not crew.agents()
 
 
-def test_dramatiqs_own_command_line_starts_workers(service: Service, crew: Crew, tmp_path: Path) -> None:
-    master = crew.dramatiq("-p", "2", "-t", "3", "-Q", "runyard.default", "-v")
-    records = crew.wait_for(2)
-    assert {one["name"] for one in records} == {"crew", "crew-2"}
-    assert {(tuple(one["queues"]), one["slots"]) for one in records} == {(("default",), 3)}
-    run = trigger(service, "plain", CHAIN, tmp_path)
+def test_the_librarys_own_command_line_starts_a_worker(service: Service, crew: Crew) -> None:
+    process = crew.own(3, {"dramatiq": "runyard.gpu", "celery": "runyard-celery.gpu"}[crew.library])
+    (record,) = crew.wait_for(1)
+    assert (record["executor"], record["queues"], record["slots"]) == (crew.library, ["gpu"], 3)
+    run = trigger(crew, "plain", {name: {**task, "queue": "gpu"} for name, task in CHAIN.items()})
     wait_for_success(service, "plain", run)
-    assert stop(master) == 0
+    assert stop(process) == 0
     assert "rt1." not in crew.log
+    assert not crew.agents()
     wait_for(lambda: not crew.records())
 
 
+@DRAMATIQ
 def test_with_the_master_its_workers_die_and_their_tasks_go_on(service: Service, crew: Crew, tmp_path: Path) -> None:
     master = crew.dramatiq("-p", "2", "-t", "2")
     crew.wait_for(2)
     journal = tmp_path / "journal"
     command = ["sh", "-c", f"echo begun >> {journal}; sleep 3; echo ended >> {journal}"]
-    run = trigger(service, "outlives", {"task": {"command": command}}, tmp_path)
+    run = trigger(crew, "outlives", {"task": {"command": command}})
     wait_for(journal.exists, PATIENCE)
     workers = [pid for pid in crew.everything() if b"dramatiq" in argv(pid)]
     assert len(workers) >= 3
@@ -125,7 +132,7 @@ def test_with_the_master_its_workers_die_and_their_tasks_go_on(service: Service,
     ended(master)
     wait_for(lambda: not [pid for pid in workers if argv(pid)])
     crew.processes.clear()
-    crew.dramatiq("-p", "1", "-t", "2")
+    crew.dramatiq("-p", "2", "-t", "2")
     wait_for_success(service, "outlives", run)
     assert journal.read_text() == "begun\nended\n"
 
@@ -135,7 +142,7 @@ def test_what_runs_when_a_worker_drains_runs_again_elsewhere(service: Service, c
     task = {"command": ["sh", "-c", f"echo $RUNYARD_TRY_NUMBER >> {journal}; [ $RUNYARD_TRY_NUMBER = 2 ] || sleep 60"]}
     first = crew.runyard("--concurrency", "1", RUNYARD_WORKER_DRAIN="0.5")
     crew.wait_for(1)
-    run = trigger(service, "drained", {"task": task}, tmp_path)
+    run = trigger(crew, "drained", {"task": task})
     wait_for(journal.exists, PATIENCE)
     assert stop(first) == 0
     assert not crew.agents()
@@ -150,7 +157,7 @@ def test_the_second_signal_leaves_the_tasks_to_the_next_worker(service: Service,
     command = ["sh", "-c", f"echo begun >> {journal}; sleep 4; echo ended >> {journal}"]
     first = crew.runyard(RUNYARD_WORKER_DRAIN="600")
     crew.wait_for(1)
-    run = trigger(service, "left", {"task": {"command": command}}, tmp_path)
+    run = trigger(crew, "left", {"task": {"command": command}})
     wait_for(journal.exists, PATIENCE)
     first.send_signal(signal.SIGTERM)
     wait_for(lambda: "worker drains" in crew.log)
@@ -162,9 +169,8 @@ def test_the_second_signal_leaves_the_tasks_to_the_next_worker(service: Service,
     assert journal.read_text() == "begun\nended\n"
 
 
-def test_a_forged_message_runs_nothing_and_is_not_kept(
-    service: Service, broker: RedisServer, crew: Crew, tmp_path: Path
-) -> None:
+@DRAMATIQ
+def test_a_forged_message_runs_nothing_and_is_not_kept(service: Service, broker: RedisServer, crew: Crew) -> None:
     crew.runyard()
     crew.wait_for(1)
     forged = "01a203c8-3a72-7bed-b8bb-8ecb011a1b1f"
@@ -172,7 +178,7 @@ def test_a_forged_message_runs_nothing_and_is_not_kept(
         client.hset("runyard:runyard.default.msgs", forged, pack("runyard.default", forged, "rt1.Zm9yZ2Vk"))
         client.rpush("runyard:runyard.default", forged)
         wait_for(lambda: not client.hexists("runyard:runyard.default.msgs", forged))
-    run = trigger(service, "after", CHAIN, tmp_path)
+    run = trigger(crew, "after", CHAIN)
     wait_for_success(service, "after", run)
 
 
@@ -188,7 +194,7 @@ def test_a_refused_worker_ends_and_says_why(service: Service, crew: Crew) -> Non
     assert ended(crew.runyard(RUNYARD_API_KEY=str(answer["key"]))) == 4
     assert "runyard: The API refuses this worker" in crew.log
     assert str(answer["key"]) not in crew.log
-    assert ended(crew.dramatiq("-p", "1", RUNYARD_API_KEY="rk_wrong")) != 1
+    assert ended(crew.own(RUNYARD_API_KEY="rk_wrong")) in (0, 4)
     assert "the API refuses this worker" in crew.log
     wait_for(lambda: not crew.agents(), 90)
 
@@ -211,36 +217,43 @@ def test_what_is_wrong_with_the_settings_is_said_and_ends_a_worker(
     crew: Crew, environ: dict[str, str], code: int, said: str
 ) -> None:
     assert ended(crew.runyard(**environ)) == code
-    assert ended(crew.dramatiq("-p", "1", **environ)) == code
+    assert ended(crew.own(**environ)) == code
     assert crew.log.count(said) >= 2
     assert "s3cret" not in crew.log
     assert "Traceback" not in crew.log
 
 
 def test_a_queue_without_its_prefix_is_not_served(crew: Crew) -> None:
-    assert ended(crew.dramatiq("-p", "1", "-Q", "default")) == 2
-    assert "runyard.default" in crew.log
+    assert ended(crew.own(2, "default")) == 2
+    assert "a queue at the broker is named with its prefix" in crew.log
+
+
+@pytest.mark.parametrize("library", ["celery"], indirect=True)
+def test_celery_is_not_let_run_attempts_in_its_own_processes(crew: Crew) -> None:
+    args = ["-A", "runyard.workers.celery", "worker", "-P", "solo"]
+    assert ended(crew.start(CELERY, *args)) == 2
+    assert "use -P threads" in crew.log
 
 
 @pytest.mark.rabbitmq
-def test_the_same_with_rabbitmq(rabbit_server: RabbitServer, rabbit_url: str, tmp_path: Path) -> None:
+def test_the_same_with_rabbitmq(rabbit_server: RabbitServer, rabbit_url: str, library: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        service = Service(tmp_path / "home", {"RUNYARD_EXECUTORS": "dramatiq", "RUNYARD_BROKER_URL": rabbit_url})
+        service = Service(tmp_path / "home", {"RUNYARD_EXECUTORS": library, "RUNYARD_BROKER_URL": rabbit_url})
         stack.callback(service.end)
         service.start()
         key = str(service.ask("keys", "create", "workers", "--scope", "work")["key"])
-        crew = Crew(service, tmp_path / "crew", rabbit_url, key)
+        crew = Crew(service, tmp_path / "crew", rabbit_url, key, library)
         stack.callback(crew.end)
         worker = crew.runyard("--concurrency", "2")
         crew.wait_for(1)
-        wait_for_success(service, "one", trigger(service, "one", CHAIN, tmp_path))
+        wait_for_success(service, "one", trigger(crew, "one", CHAIN))
         assert stop(worker) == 0
         crew.processes.clear()
-        master = crew.dramatiq("-p", "1", "-t", "2", "-Q", "runyard.default", "-v")
+        own = crew.own()
         crew.wait_for(1)
-        wait_for_success(service, "two", trigger(service, "two", CHAIN, tmp_path))
+        wait_for_success(service, "two", trigger(crew, "two", CHAIN))
         rabbit_server.restart()
-        wait_for_success(service, "three", trigger(service, "three", CHAIN, tmp_path))
-        assert stop(master) == 0
+        wait_for_success(service, "three", trigger(crew, "three", CHAIN))
+        assert stop(own) == 0
         for secret in (PASSWORD, "rt1.", key):
             assert secret not in crew.log
