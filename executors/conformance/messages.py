@@ -87,7 +87,7 @@ async def flushed_medium_costs_only_latency(bench: Bench) -> None:
     bench.expect(sorted(bench.lines("journal")), sorted([*running, *waiting]))
 
 
-@scenario(41, "restart_infra", limit=120.0)
+@scenario(41, "restart_infra")
 async def medium_that_dies_and_returns_runs_nothing_twice(bench: Bench) -> None:
     """When the medium is killed in mid-run and comes back, what runs goes on, what waits runs, nothing runs twice."""
     running = await _fill(bench)

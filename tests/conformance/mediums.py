@@ -58,6 +58,8 @@ class Medium(Protocol):
     """One kind of broker, as long as the tests of this process last; scenarios take turns with it."""
 
     name: str
+    #: A message whose worker process died lies there for days, unless somebody sends it again.
+    keeps_what_the_dead_held: bool
 
     def open(self) -> None: ...
 
@@ -105,6 +107,7 @@ class _Behind:
     """A server behind a wire."""
 
     _wire: Proxy
+    keeps_what_the_dead_held = False
 
     @property
     def url(self) -> str:
@@ -298,6 +301,7 @@ class CeleryRedis(RedisMedium, _Celery):
     """The same Redis with Celery's messages."""
 
     name = "celery on redis"
+    keeps_what_the_dead_held = True
 
     def send(self, queue: str, attempt_id: str, ticket: str) -> None:
         self._celery_send(self._server.url, queue, attempt_id, ticket)

@@ -167,6 +167,8 @@ class QueueHarness:
 
     async def kill_worker_process(self) -> None:
         self.is_whole = False
+        if self.site.medium.keeps_what_the_dead_held:
+            self.orphans = await asyncio.to_thread(self.site.medium.held)
         for worker in self.workers:
             worker.kill_feeder()
         await asyncio.gather(*(worker.start(self.site.library) for worker in self.workers))

@@ -29,7 +29,16 @@ SOME = (
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder on the path with the package in it, and beside it nothing that this one does not have."""
     folder = tmp_path_factory.mktemp("installed")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--target", folder]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        "install",
+        "--target",
+        folder,
+    ]
     built = tmp_path_factory.mktemp("source") / "executor"
     subprocess.run(["cp", "-r", EXAMPLE, built], check=True)
     subprocess.run([*command, "--no-index", "--no-deps", "--no-build-isolation", built], check=True)
