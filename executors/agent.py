@@ -15,6 +15,7 @@ import structlog
 from dag.errors import Unavailable
 from executors import spawn
 from executors.base import Phase
+from worker import linux
 from worker.link import Link
 from worker.protocol import PROTOCOL
 
@@ -171,8 +172,11 @@ class AgentClient:
 
     def _send_beat(self) -> None:
         if self._leased:
-            left = None if self._lease_until is None else max(0.0, self._lease_until - self._now())
-            self._send({"type": "beat", "ttl": left})
+            if self._lease_until is None:
+                self._send({"type": "beat", "ttl": None})
+                return
+            left = max(0.0, self._lease_until - self._now())
+            self._send({"type": "beat", "ttl": left, "until": linux.boottime() + left})
 
     def _now(self) -> float:
         return next(iter(self._users.values())).clock.monotonic()

@@ -29,9 +29,10 @@ class Fence:
         """Whether the lease is over."""
         return self._deadline is not None and linux.boottime() >= self._deadline
 
-    def renew(self, ttl: float | None) -> None:
-        """Note a renewal that holds for *ttl* seconds from now; None: there is no lease to lose."""
-        self._deadline = None if ttl is None else linux.boottime() + ttl
+    def renew(self, ttl: float | None, until: float | None = None) -> None:
+        """Note a renewal that holds for *ttl* seconds from now, but not after *until*; None: no lease can be lost."""
+        deadline = None if ttl is None else linux.boottime() + ttl
+        self._deadline = deadline if deadline is None or until is None else min(deadline, until)
         self.watch()
 
     def watch(self) -> None:

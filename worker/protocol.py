@@ -215,6 +215,9 @@ class Beat(TypedDict):
     type: Literal["beat"]
     #: None: nobody else can take this agent's attempts (SQLite); it never fences itself.
     ttl: float | None
+    #: The same moment by CLOCK_BOOTTIME, which is one clock for both sides of a socket: a message that an agent finds
+    #: there after it stood still must not renew a lease that has run out since.
+    until: NotRequired[float]
 
 
 class Drain(TypedDict):

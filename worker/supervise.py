@@ -133,7 +133,7 @@ class Supervisor:
             case "cancel":
                 self._cancel(message["attempt_id"], message["reason"], message["grace"])
             case "beat":
-                self._fence.renew(message["ttl"])
+                self._fence.renew(message["ttl"], message.get("until"))
             case "drain":
                 self.drain(message["grace"])
             case other:
