@@ -14,6 +14,7 @@ from bench import machine
 from bench.command import run_benchmark
 from bench.figures import Goal, Report, percentile
 from bench.running import Running, service
+from bench.stages import add_stages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +94,8 @@ def _stamps(report: Report, running: Running, kind: str, goal: Goal | None) -> N
     stamps = [[int(each) for each in running.client.log(run, _name(n)).split()] for n in range(LENGTH)]
     lags = [(later[0] - earlier[-1]) / 1e6 for earlier, later in pairwise(stamps)]
     _add_lags(report, f"{kind}: lag from body to body", lags, goal)
+    if kind == "commands":
+        add_stages(report, kind, running.client.tasks(run), [stamp[0] for stamp in stamps])
 
 
 def _add_lags(report: Report, name: str, lags: list[float], goal: Goal | None) -> None:

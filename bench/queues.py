@@ -23,6 +23,7 @@ from bench.command import run_benchmark
 from bench.figures import ROOT, Goal, Report, percentile
 from bench.processes import children, cpu_seconds
 from bench.running import CODE, wait_ready
+from bench.stages import add_stages
 from tests.brokers import RedisServer
 from tests.system.service import PLAIN, RUNYARD, Service, wait_for
 
@@ -229,6 +230,7 @@ def _lags(report: Report, running: Fleet, bare: Bare) -> None:
     run = running.client.run("chain")
     stamps = [int(running.client.log(run, f"t{n:02}")) for n in range(LENGTH)]
     lags = [(later - earlier) / 1e6 for earlier, later in pairwise(stamps)]
+    add_stages(report, "dependent tasks", running.client.tasks(run), stamps)
     ours = percentile(lags, 50)
     report.add(f"{LENGTH} dependent tasks: lag from body to body, median", "ms", ours)
     report.add(f"{LENGTH} dependent tasks: lag from body to body, p95", "ms", percentile(lags, 95))
