@@ -46,10 +46,11 @@ class CeleryMedium:
         self._queues: OrderedDict[str, str] = OrderedDict()
 
     def probe(self) -> None:
+        """Ask for something, and write where that can be done without a message: one that answers may be full."""
         try:
             connection = self._open()
-            if self.address.kind == "redis":
-                connection.default_channel.client.ping()
+            if self._redis is not None:
+                self._redis.sadd(self._key(_INDEX), celery_queue(self._prefix, "default"))
             else:
                 connection.heartbeat_check()
                 connection.default_channel.basic_qos(0, 0, False)  # noqa: FBT003  # it has no names

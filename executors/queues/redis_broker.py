@@ -113,7 +113,7 @@ class Keys:
     """The scripts, with names and types."""
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
-        self._namespace = namespace
+        self._beginning = f"{namespace}:"
         self._publish = client.register_script(redis_scripts.PUBLISH)
         self._fetch = client.register_script(redis_scripts.FETCH)
         self._ack = client.register_script(redis_scripts.ACK)
@@ -151,7 +151,7 @@ class Keys:
         self._call(self._forget, *message_ids)
 
     def _call(self, script: Callable[..., Any], *args: object) -> Any:
-        return script(keys=[self._namespace], args=args)
+        return script(keys=[self._beginning], args=args)
 
 
 class RedisConsumer(Consumer):

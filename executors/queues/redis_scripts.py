@@ -7,7 +7,7 @@ neither looks dead nor lives for ever.
 
 ``NAMESPACE:QUEUE`` is a list of ids, ``….msgs`` the messages by id, ``NAMESPACE:__acks__.WORKER.QUEUE`` the ids that a
 worker has taken, ``NAMESPACE:__heartbeats__`` when each worker was heard last.  ``NAMESPACE:__queues__`` is ours: which
-queues there are, so that nobody has to look through all keys.
+queues there are, so that nobody has to look through all keys.  ``KEYS[1]`` is what they all begin with.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
 _QUEUE: Final = """
-local list = KEYS[1] .. ":" .. ARGV[1]
+local list = KEYS[1] .. ARGV[1]
 local messages = list .. ".msgs"
 """
 
 _WORKER: Final = (
     _QUEUE
     + """
-local acks = KEYS[1] .. ":__acks__." .. ARGV[2] .. "." .. ARGV[1]
+local acks = KEYS[1] .. "__acks__." .. ARGV[2] .. "." .. ARGV[1]
 """
 )
 
@@ -35,7 +35,7 @@ local acks = KEYS[1] .. ":__acks__." .. ARGV[2] .. "." .. ARGV[1]
 PUBLISH: Final = (
     _QUEUE
     + """
-redis.call("sadd", KEYS[1] .. ":__queues__", ARGV[1])
+redis.call("sadd", KEYS[1] .. "__queues__", ARGV[1])
 local added = 0
 for i = 2, #ARGV, 2 do
     if redis.call("hsetnx", messages, ARGV[i], ARGV[i + 1]) == 1 then
@@ -52,8 +52,8 @@ FETCH: Final = (
     _WORKER
     + _NOW
     + """
-redis.call("zadd", KEYS[1] .. ":__heartbeats__", now, ARGV[2])
-redis.call("sadd", KEYS[1] .. ":__queues__", ARGV[1])
+redis.call("zadd", KEYS[1] .. "__heartbeats__", now, ARGV[2])
+redis.call("sadd", KEYS[1] .. "__queues__", ARGV[1])
 local taken = {}
 while #taken < 2 * tonumber(ARGV[3]) do
     local id = redis.call("lpop", list)
@@ -116,16 +116,16 @@ end
 RESCUE: Final = (
     _NOW
     + """
-local beats = KEYS[1] .. ":__heartbeats__"
+local beats = KEYS[1] .. "__heartbeats__"
 local dead = redis.call("zrangebyscore", beats, 0, now - tonumber(ARGV[1]), "limit", 0, 100)
 for i = 2, #ARGV do
     dead[#dead + 1] = ARGV[i]
 end
 local rescued = 0
 for _, worker in ipairs(dead) do
-    for _, queue in ipairs(redis.call("smembers", KEYS[1] .. ":__queues__")) do
-        local list = KEYS[1] .. ":" .. queue
-        local acks = KEYS[1] .. ":__acks__." .. worker .. "." .. queue
+    for _, queue in ipairs(redis.call("smembers", KEYS[1] .. "__queues__")) do
+        local list = KEYS[1] .. queue
+        local acks = KEYS[1] .. "__acks__." .. worker .. "." .. queue
         for _, id in ipairs(redis.call("smembers", acks)) do
             if redis.call("hexists", list .. ".msgs", id) == 1 then
                 redis.call("lpush", list, id)
@@ -148,16 +148,16 @@ for _, id in ipairs(ARGV) do
     wanted[id] = true
 end
 local found = {}
-local workers = redis.call("zrange", KEYS[1] .. ":__heartbeats__", 0, -1)
-for _, queue in ipairs(redis.call("smembers", KEYS[1] .. ":__queues__")) do
-    local list = KEYS[1] .. ":" .. queue
+local workers = redis.call("zrange", KEYS[1] .. "__heartbeats__", 0, -1)
+for _, queue in ipairs(redis.call("smembers", KEYS[1] .. "__queues__")) do
+    local list = KEYS[1] .. queue
     local messages = list .. ".msgs"
     local there = {}
     for _, id in ipairs(redis.call("lrange", list, 0, -1)) do
         there[id] = true
     end
     for _, worker in ipairs(workers) do
-        for _, id in ipairs(redis.call("smembers", KEYS[1] .. ":__acks__." .. worker .. "." .. queue)) do
+        for _, id in ipairs(redis.call("smembers", KEYS[1] .. "__acks__." .. worker .. "." .. queue)) do
             there[id] = true
         end
     end
@@ -176,8 +176,8 @@ return found
 
 #: id…: take out what nobody has taken yet.
 FORGET: Final = """
-for _, queue in ipairs(redis.call("smembers", KEYS[1] .. ":__queues__")) do
-    local list = KEYS[1] .. ":" .. queue
+for _, queue in ipairs(redis.call("smembers", KEYS[1] .. "__queues__")) do
+    local list = KEYS[1] .. queue
     for _, id in ipairs(ARGV) do
         if redis.call("lrem", list, 1, id) == 1 then
             redis.call("hdel", list .. ".msgs", id)

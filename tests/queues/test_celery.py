@@ -6,21 +6,18 @@ import asyncio
 import base64
 import json
 import logging
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pika
 import pytest
 import redis
-from celery.worker import state
 
 from executors.base import Phase
-from executors.queues.address import Address
-from executors.queues.celery_worker import NoTickets, make_worker_app
+from executors.queues.celery_worker import NoTickets
 from executors.queues.message import NAME, body
 from tests.proxy import Proxy
+from tests.queues.celery_desk import working
 from tests.queues.desk import TICKET, Hands, all_accepted, executor_at, ids, launches, phases, until
 
 if TYPE_CHECKING:
@@ -29,27 +26,6 @@ if TYPE_CHECKING:
     from tests.brokers import RedisServer
 
 QUEUE = "runyard-celery.default"
-
-
-@contextmanager
-def working(
-    url: str, *, queues: Sequence[str] = ("default",), threads: int = 2, hands: Hands | None = None
-) -> Iterator[Hands]:
-    """A worker of Celery's at the broker."""
-    hands = hands or Hands()
-    hands.take_up(queues, threads)
-    app = make_worker_app(Address.read(url), prefix="runyard", queues=queues, slots=threads, hands=hands)
-    state.should_stop = None
-    worker = app.WorkController(pool_cls="threads", concurrency=threads, hostname="test", without_gossip=True)
-    serving = threading.Thread(target=worker.start, daemon=True)
-    serving.start()
-    try:
-        yield hands
-    finally:
-        hands.let_go()
-        state.should_stop = 0
-        serving.join(30)
-        assert not serving.is_alive()
 
 
 def _task(task: str = NAME, args: Any = (), kwargs: Any = None, **changed: Any) -> dict[str, Any]:

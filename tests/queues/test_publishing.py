@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -12,11 +14,11 @@ from executors.base import Deferred, HealthStatus, Phase
 from tests.brokers import PASSWORD, RabbitServer, RedisServer
 from tests.processes import free_port
 from tests.proxy import Proxy
+from tests.queues.celery_desk import working as celery_working
 from tests.queues.desk import TICKET, all_accepted, executor_at, ids, launches, phases, reason, until, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
     from executors.base import LaunchResult
 
@@ -232,8 +234,36 @@ async def test_a_redis_that_takes_no_writes_is_away_and_says_why(
                 client.execute_command(*wish)
                 try:
                     assert why in reason(await executor.launch(launches(1)))
+                    scheduler.woken.clear()
+                    await asyncio.sleep(1.5)
+                    assert not scheduler.woken.is_set(), "it answers, and is of no use"
+                    assert why in executor.health().detail
                 finally:
                     client.execute_command(*undo)
+
+
+@pytest.mark.redis
+async def test_a_user_with_the_rights_of_the_documentation_is_enough(
+    library: str, redis_server: RedisServer, redis_url: str
+) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "workers.md").read_text()
+    (rights,) = re.findall(r"`(~runyard:\S.*?)`", guide)
+    work = {"dramatiq": working, "celery": celery_working}[library]
+    batch = launches(5)
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "worker", "reset", "on", ">pa55word", *rights.split())
+        try:
+            url = redis_url.replace("redis://", "redis://worker:pa55word@")
+            async with executor_at(url, library) as (executor, _):
+                assert all_accepted(await executor.launch(batch))
+                assert await phases(executor, batch) == {Phase.PENDING}
+                with work(url) as hands:
+                    await until(lambda: hands.have(batch))
+            client.execute_command("ACL", "SETUSER", "worker", "resetkeys")
+            async with executor_at(url, library) as (executor, _):
+                assert "its user may not do what Runyard needs" in reason(await executor.launch(launches(1)))
+        finally:
+            client.execute_command("ACL", "DELUSER", "worker")
 
 
 def default_queue(library: str) -> str:
