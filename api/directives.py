@@ -59,6 +59,10 @@ class Listener:
         if (drain and not self._drains) or self._directives.is_new(self._place, asked, self._stopping):
             self._news.set()
 
+    def take_over(self) -> None:
+        """It has shown that it may listen here: older ones need not wait any more."""
+        self._directives.release_before(self._place, self)
+
     def release(self) -> None:
         """End the wait, whether there is something new or not."""
         self._news.set()
@@ -78,7 +82,7 @@ class Directives:
         self._clock = clock
         #: What was told is told again after so many seconds, to who does not say that it has heard.
         self._again = again
-        self._listeners: dict[str, Listener] = {}
+        self._listeners: dict[str, list[Listener]] = {}
         self._told: OrderedDict[str, dict[tuple[str, str], float]] = OrderedDict()
         self._changes: Subscription | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -86,11 +90,9 @@ class Directives:
 
     @contextmanager
     def listen(self, place: str, stopping: Mapping[str, str | None], *, drains: bool) -> Iterator[Listener]:
-        """Hear for *place* from now on; it has one listener, the newest."""
+        """Hear for *place* from now on; :meth:`Listener.take_over` makes it the only one."""
         listener = Listener(self, place, stopping, drains=drains)
-        if (older := self._listeners.get(place)) is not None:
-            older.release()
-        self._listeners[place] = listener
+        self._listeners.setdefault(place, []).append(listener)
         if self._stopping:
             listener.release()
         if self._changes is None:
@@ -100,7 +102,8 @@ class Directives:
         try:
             yield listener
         finally:
-            if self._listeners.get(place) is listener:
+            self._listeners[place].remove(listener)
+            if not self._listeners[place]:
                 del self._listeners[place]
             if not self._listeners:
                 self._rest()
@@ -136,7 +139,14 @@ class Directives:
     def stop(self) -> None:
         """End every wait, now and from now on."""
         self._stopping = True
-        for listener in self._listeners.values():
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.release()
+
+    def release_before(self, place: str, newer: Listener) -> None:
+        """End the waits of a place's older listeners."""
+        listeners = self._listeners[place]
+        for listener in listeners[: listeners.index(newer)]:
             listener.release()
 
     def _rest(self) -> None:
@@ -159,7 +169,7 @@ class Directives:
                 await asyncio.sleep(_PAUSE)
                 continue
             for place in places:
-                if (listener := self._listeners.get(place)) is not None:
+                for listener in self._listeners.get(place, ()):
                     listener.found(asked.get(place, {}), drain=place in draining)
 
 

@@ -101,6 +101,7 @@ class Heartbeats:
         # Listening begins before the look that is part of the renewal: what comes after that is heard.
         with directives.listen(beat.place, stopping, drains=beat.drains) as listener:
             beaten = await renew
+            listener.take_over()  # not before: a stranger must not end the wait of whom the place belongs to
             listener.found(beaten.asked, drain=beaten.drain)
             await listener.until(min(wait, self._longest))
             return Beaten(listener.drain, directives.tell(beat.place, listener.asked, stopping))

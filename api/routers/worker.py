@@ -71,6 +71,7 @@ async def register(request: Request, service: Service, caller: Asking) -> Respon
         queues=tuple(dict.fromkeys(body.queues)),
         slots=body.slots,
         held=tuple(one.attempt_id for one in body.attempts),
+        allowed=caller.queues,
     )
     left = await service.store.write(register_worker, registration, service.settings.worker_lease)
     lost = [attempt_id for attempt_id in left if await _give_up(service, attempt_id, registration, caller.actor)]

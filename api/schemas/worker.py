@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from api.credentials import ATTEMPT_ID_PATTERN, SECRET_PATTERN
 from api.dependencies import INTEGER, AnId
-from api.schemas.base import EXAMPLE_AT, Answer, Clean, Instant, RequestBody
+from api.schemas.base import EXAMPLE_AT, Answer, Instant, RequestBody
 from dag.fields import Queue
 
 WORKER_ID: Final = "5f0c1d6a9e2b4f87a1c3d5e7f9b0a2c4"
@@ -17,7 +17,8 @@ ATTEMPT_ID: Final = "019aaf0a-5b7b-7c7e-8a44-0d3f5e2b9c11"
 HexId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$", strict=True)]
 AttemptId = Annotated[str, StringConstraints(pattern=ATTEMPT_ID_PATTERN, strict=True)]
 Secret = Annotated[str, StringConstraints(pattern=SECRET_PATTERN, strict=True)]
-Line = Annotated[str, StringConstraints(max_length=250, strict=True), Clean]
+#: One that no terminal obeys.
+Line = Annotated[str, StringConstraints(max_length=250, strict=True, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Whole = Annotated[int, Field(strict=True)]
 Reason = Literal["user", "run_timeout", "fail_fast", "fenced", "drain"]
 Phase = Literal["starting", "running", "ended"]

@@ -56,6 +56,8 @@ class Registration:
     key_id: str | None = None
     #: Attempts of whichever boot whose end it will still tell.
     held: tuple[str, ...] = ()
+    #: The queues that its API key is for; None: all.
+    allowed: tuple[str, ...] | None = None
 
 
 _worker = agents.c
@@ -81,6 +83,8 @@ _KNOWN: Final = select(
     _worker.drain_asked, _worker.lease_until,
 ).where(_worker.agent_id == bindparam("worker"))  # fmt: skip
 _LOCKED: Final = _KNOWN.with_for_update()
+#: Agents are hosts with a scheduler: there are never many.
+_ANNOUNCED: Final = select(_worker.executors).where(_worker.kind == "agent").limit(1_000)
 _OF_EARLIER_BOOTS: Final = (
     select(attempts.c.id)
     .where(
@@ -134,6 +138,11 @@ def register_worker(tx: Tx, registration: Registration, lease: timedelta) -> lis
     known = tx.conn.execute(_LOCKED, {"worker": registration.worker_id}).first()
     if known is not None and known.kind != "worker":
         raise Forbidden("This id is the one of a service's own agent.")
+    others = [] if known is None else _beyond(registration.allowed, known.queues)
+    if others and _is_in_use(tx, known, registration):
+        raise Forbidden(f"This id is the one of a worker that serves {', '.join(others)}; your key is not for that.")
+    if registration.executor in _not_by_queue(tx):
+        raise Forbidden(f"The executor {registration.executor!r} has no queues that a worker could serve.")
     row = {
         "agent_id": registration.worker_id,
         "kind": "worker",
@@ -161,6 +170,23 @@ def register_worker(tx: Tx, registration: Registration, lease: timedelta) -> lis
     set_capacities(tx, registration.executor, queues)
     found = tx.conn.execute(_OF_EARLIER_BOOTS, {"worker": registration.worker_id, "boot": registration.boot_id})
     return [row.id for row in found if row.id not in set(registration.held)]
+
+
+def _beyond(allowed: tuple[str, ...] | None, queues: Iterable[str]) -> list[str]:
+    return [] if allowed is None else sorted(set(queues) - set(allowed))
+
+
+def _is_in_use(tx: Tx, known: Any, registration: Registration) -> bool:
+    """Whether a registration would take something away from the worker that has its id."""
+    lives = known.lease_until is not None and known.lease_until > tx.now and not known.draining
+    ids = {"worker": registration.worker_id, "boot": registration.boot_id}
+    return lives or tx.conn.execute(_OF_EARLIER_BOOTS, ids).first() is not None
+
+
+def _not_by_queue(tx: Tx) -> set[str]:
+    """Return the executors of schedulers' own hosts: what they run comes from no queue."""
+    announced = [one for row in tx.conn.execute(_ANNOUNCED) for one in row.executors]
+    return {one["name"] for one in announced} - {one["name"] for one in announced if one.get("by_queue")}
 
 
 def beat_worker(tx: Tx, worker_id: str, *, token_hash: str, boot_id: str, lease: timedelta, draining: bool) -> bool:
