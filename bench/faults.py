@@ -62,6 +62,9 @@ class Installation:
         assert answer.status_code < 300, answer.text
         return answer.json()
 
+    def wait_for_end(self, run: dict[str, Any]) -> None:
+        wait_for(lambda: self.ask("GET", f"/dags/{run['dag_id']}/runs/{run['run_id']}")["ended_at"], 60)
+
     def tasks(self, run: dict[str, Any]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         cursor = ""
@@ -95,7 +98,7 @@ def rescue(rounds: int) -> Report:
         for number in range(rounds):
             journal.write_text("")
             run = made.ask("POST", "/dags/long/runs", {})
-            wait_for(lambda: len(journal.read_text().splitlines()) == 4, 60)  # at once
+            _wait_for_lines(journal, 4)
             states = made.tasks(run)
             places = {task["worker_id"] for task in states}
             dying = [part for part in made.fleet.workers if _worker_id(part.home) in places]
@@ -104,11 +107,11 @@ def rescue(rounds: int) -> Report:
             gone.die()
             died = time.time_ns()
             made.fleet.add_worker(f"worker{number + 10}", secret)
-            wait_for(lambda: len(journal.read_text().splitlines()) == 4 + lost, 120)  # noqa: B023  # at once
+            _wait_for_lines(journal, 4 + lost)
             times += [(int(line.split()[3]) - died) / 1e9 for line in journal.read_text().splitlines()[4:]]
             del made.fleet.parts[gone.name]
             made.ask("POST", f"/dags/long/runs/{run['run_id']}/cancel", {})
-            wait_for(lambda: made.ask("GET", f"/dags/long/runs/{run['run_id']}")["ended_at"], 60)  # noqa: B023
+            made.wait_for_end(run)
     goal = Goal(LEASE + 20)
     report.add("dead host to new attempt running, median", "s", percentile(times, 50))
     report.add("dead host to new attempt running, p99", "s", percentile(times, 99), Goal(30))
@@ -117,6 +120,10 @@ def rescue(rounds: int) -> Report:
         f"lease {LEASE} s, {rounds} hosts killed whole (worker, agent, zygote, tasks), {len(times)} tasks rescued"
     )
     return report
+
+
+def _wait_for_lines(file: Path, number: int) -> None:
+    wait_for(lambda: len(file.read_text().splitlines()) == number, 120)
 
 
 def _worker_id(home: Path) -> str:

@@ -198,7 +198,7 @@ class Pulse:
 
     def _registered(self, sent_at: float, fields: dict[str, Any], result: Answer | Outage) -> None:
         if not isinstance(result, Answer):
-            self._fail(result, random.uniform(0, min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE)))  # noqa: S311
+            self._fail(result, random.uniform(0, min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE)))  # noqa: S311  # jitter is no secret
         elif fields is not self._fields:
             self._after(0)  # a feeder came meanwhile
         elif not result.is_ok:
@@ -213,7 +213,7 @@ class Pulse:
             self._after(0)
 
     def _refuse(self, answer: Answer) -> None:
-        if answer.status == 410:  # noqa: PLR2004  Gone
+        if answer.status == 410:  # noqa: PLR2004  # HTTP calls it Gone
             self.is_registered = False
             self._heart.superseded(answer.problem)
         self._stand("refused", answer.problem)
@@ -259,7 +259,7 @@ class Pulse:
             self._after(max(0.0, _pause(self._interval) - took))
 
     def _unwelcome(self, answer: Answer) -> None:
-        if answer.status == 410:  # noqa: PLR2004  Gone
+        if answer.status == 410:  # noqa: PLR2004  # HTTP calls it Gone
             self._refuse(answer)
             return
         # Not known, or not by this token: a database that was restored, a worker that was removed.

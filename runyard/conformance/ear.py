@@ -36,7 +36,7 @@ class Ear:
         async def lose(message: Message) -> None:
             if message["type"] == "http.response.start":
                 status.append(message["status"])
-            if not (status and status[0] < 300 and tenant.lose_answers[kind] > 0):  # noqa: PLR2004  a success
+            if not (status and status[0] < 300 and tenant.lose_answers[kind] > 0):  # noqa: PLR2004  # what HTTP calls a success
                 await send(message)
 
         await self._app(scope, receive, lose)

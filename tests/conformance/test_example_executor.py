@@ -66,7 +66,7 @@ def test_it_is_known_once_it_is_installed(installed: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.timeout(600)
-def test_it_keeps_its_promises(installed: Path, tmp_path: Path, long: bool) -> None:  # noqa: FBT001  # a fixture
+def test_it_keeps_its_promises(installed: Path, tmp_path: Path, long: bool) -> None:  # noqa: FBT001  # pytest passes fixtures by name
     unused = [f"-pno:{name}" for name in ("asyncio", "anyio", "schemathesis", "hypothesispytest", "time_machine")]
     names = ["conformance"] if long else [f"conformance::{name}" for name in SOME]
     code, said = run(

@@ -7,7 +7,7 @@ from executors.base import ExecutorConfig
 from executors.queues.address import PLACE, Address
 from executors.queues.factory import create_dramatiq
 
-SECRET = "s3cret-p/ss"  # noqa: S105  # nobody's
+SECRET = "s3cret-p/ss"  # noqa: S105  # it is nobody's password
 ESCAPED = "s3cret-p%2Fss"
 
 

@@ -99,7 +99,7 @@ async def compare(seed: int, steps: int, real: Real, *, look_every: int = 1) -> 
         if _shown(found) != _shown(modelled):
             raise AssertionError(f"{told}\n  real:  {_shown(found)}\n  model: {_shown(modelled)}")
         if number % look_every == 0:
-            state, last, events = await real.perform(now, theirs, lambda tx: _look(tx.conn, last))  # noqa: B023
+            state, last, events = await real.perform(now, theirs, lambda tx: _look(tx.conn, last))  # noqa: B023  # called before the loop goes on
             _same(state, canonical.of_model(data), told)
             expected = canonical.events_of_model(data, seen)
             if events != expected:

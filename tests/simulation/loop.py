@@ -36,7 +36,7 @@ class Runaway(Exception):
 class Handle:
     """A callback that is due now or later."""
 
-    __slots__ = ("_cancelled", "_when", "args", "callback", "context", "process")
+    __slots__ = ("_cancelled", "_when", "args", "callback", "context", "is_io", "process")
 
     def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...], context: Context, when: float) -> None:
         self.callback = callback
@@ -45,6 +45,8 @@ class Handle:
         self.process = context.get(PROCESS)
         self._when = when
         self._cancelled = False
+        #: Whether it is bytes that arrive, and no timer.
+        self.is_io = False
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -67,8 +69,6 @@ class Process:
         self.is_frozen = False
         #: It is killed right before this many further steps; None: it is not.
         self.fuse: int | None = None
-        #: How many steps it has taken.
-        self.steps = 0
         #: What happens right after its death, in the order of being added: the lock of its home falls, and so on.
         self.on_death: list[Callable[[], None]] = []
         self._held: deque[Handle] = deque()
@@ -102,10 +102,13 @@ class Process:
         self.is_frozen = self.is_alive
 
     def thaw(self) -> None:
-        """Let it go on: what came due meanwhile runs now, in its order."""
+        """Let it go on: what came due meanwhile runs now.
+
+        First what has arrived, then the timers, as an event loop has it that comes back from its select().
+        """
         if self.is_frozen:
             self.is_frozen = False
-            self.loop.put_back(self._held)
+            self.loop.put_back(sorted(self._held, key=lambda handle: not handle.is_io))
             self._held = deque()
 
     def hold(self, handle: Handle) -> None:
@@ -216,7 +219,7 @@ class SimLoop:
 
     # Running
 
-    def put_back(self, handles: deque[Handle]) -> None:
+    def put_back(self, handles: list[Handle]) -> None:
         """Make *handles* of a thawed process ready again."""
         self._ready.extend(handles)
 
@@ -229,8 +232,7 @@ class SimLoop:
         self._running = True
         try:
             main = self.create_task(work, name="main")
-            while not main.done():
-                self._step()
+            self._until(main)
             return main.result()
         finally:
             self._running = False
@@ -239,33 +241,25 @@ class SimLoop:
             if was_enabled:
                 gc.enable()
 
-    def _step(self) -> None:
+    def _until(self, main: asyncio.Task[Any]) -> None:
+        """Take step after step until *main* is done."""
         ready = self._ready
-        if not ready:
-            self._advance()
-        handle = ready.popleft()
-        if handle._cancelled:
-            return
-        process = handle.process
-        if process is not None:
-            if not process.is_alive:
-                return
-            if process.is_frozen:
-                process.hold(handle)
-                return
-            process.steps += 1
-            if process.fuse is not None:
-                process.fuse -= 1
-                if process.fuse <= 0:
-                    process.kill()
-                    return
-        self.steps += 1
-        if self.steps > self.MOST_STEPS:
-            raise Runaway(f"{self.steps} steps by {self._now:.3f} s")
-        try:
-            handle.context.run(handle.callback, *handle.args)
-        except Exception as error:  # noqa: BLE001  # it is told with the seed's result
-            self.errors.append(f"{handle.callback}: {error!r}")
+        while not main.done():
+            if not ready:
+                self._advance()
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            process = handle.process
+            if process is not None and not _may_step(process, handle):
+                continue
+            self.steps += 1
+            if self.steps > self.MOST_STEPS:
+                raise Runaway(f"{self.steps} steps by {self._now:.3f} s")
+            try:
+                handle.context.run(handle.callback, *handle.args)
+            except Exception as error:  # noqa: BLE001  # it is told with the seed's result
+                self.errors.append(f"{handle.callback}: {error!r}")
 
     def _advance(self) -> None:
         """Let time pass until something is due."""
@@ -286,7 +280,7 @@ class SimLoop:
         self._timers.clear()
         told = len(self.errors)
         for task in left:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio sets it the same way
             coro = task.get_coro()
             with suppress(BaseException):
                 coro.close()
@@ -294,3 +288,18 @@ class SimLoop:
         self._timers.clear()
         self._tasks.clear()
         del self.errors[told:]
+
+
+def _may_step(process: Process, handle: Handle) -> bool:
+    """Whether a step of *process* is taken now; a dead one takes none, a frozen one takes it later."""
+    if not process.is_alive:
+        return False
+    if process.is_frozen:
+        process.hold(handle)
+        return False
+    if process.fuse is not None:
+        process.fuse -= 1
+        if process.fuse <= 0:
+            process.kill()
+            return False
+    return True

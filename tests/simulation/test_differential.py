@@ -26,14 +26,14 @@ def _steps(*, long: bool) -> int:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_the_model_answers_as_sqlite_does(seed: int, sqlite: RealSqlite, long: bool) -> None:  # noqa: FBT001  # a fixture
+async def test_the_model_answers_as_sqlite_does(seed: int, sqlite: RealSqlite, long: bool) -> None:  # noqa: FBT001  # pytest passes fixtures by name
     steps = _steps(long=long)
     assert await compare(seed, steps, sqlite, look_every=3) > steps / 2
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("seed", range(100, 102))
-async def test_the_model_answers_as_postgres_does(seed: int, postgres_url: str, long: bool) -> None:  # noqa: FBT001  # a fixture
+async def test_the_model_answers_as_postgres_does(seed: int, postgres_url: str, long: bool) -> None:  # noqa: FBT001  # pytest passes fixtures by name
     url = DatabaseSettings(postgres_url).asyncpg.replace("postgresql:", "postgresql+asyncpg:", 1)
     engine = create_async_engine(url)
     steps = _steps(long=long)

@@ -54,7 +54,7 @@ def start_attempt(
     try:
         body = body_of(one)
     except Unresolved as error:
-        end = End(attempt_id=attempt_id, ended="rejected", cause="config", error=str(error))  # type: ignore[arg-type]
+        end = End(attempt_id=attempt_id, ended="rejected", cause="config", error=str(error))  # type: ignore[arg-type]  # a row has what it asks for
         _finish(tx, attempt, end, (), "scheduler")
         return NotStarted("failed", str(error))
     if key_hash is not None:

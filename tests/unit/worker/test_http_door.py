@@ -327,7 +327,7 @@ def test_what_cannot_stand_in_a_header_is_no_secret(secret: str) -> None:
 
 
 def test_secrets_are_in_no_text() -> None:
-    assert "hidden" not in repr(request(secret="hidden", body=lambda: b"hidden"))  # noqa: S106  nobody's
+    assert "hidden" not in repr(request(secret="hidden", body=lambda: b"hidden"))  # noqa: S106  # it is nobody's password
 
 
 @pytest.fixture
