@@ -128,7 +128,7 @@ class Keys:
 
     def fetch(self, queue: str, worker: str, most: int) -> list[tuple[str, bytes]]:
         found = self._call(self._fetch, queue, worker, most)
-        return [(found[i].decode(), found[i + 1]) for i in range(0, len(found), 2)]
+        return [(found[i].decode(errors="surrogateescape"), found[i + 1]) for i in range(0, len(found), 2)]
 
     def ack(self, queue: str, worker: str, message_id: str) -> None:
         self._call(self._ack, queue, worker, message_id)
@@ -200,7 +200,7 @@ class RedisConsumer(Consumer):
             return
         try:
             found = self._keys.fetch(self._queue, self._broker.broker_id, room)
-        except redis.RedisError:
+        except Exception:
             self._room.give(room)
             self._in_doubt = True
             raise

@@ -45,6 +45,7 @@ def make_client(address: Address) -> redis.Redis:
         "socket_connect_timeout": _TIMEOUT,
         "health_check_interval": 15,
         "retry": Retry(NoBackoff(), 0),
+        "encoding_errors": "surrogateescape",  # whoever can write there can name a message in bytes that are no text
         "protocol": 2,  # the third needs a HELLO, and asks for notices that nobody reads
     }
     if parts.scheme != "unix":

@@ -170,6 +170,18 @@ def test_a_message_in_a_threads_hands_is_not_put_back_by_doubt(redis_url: str, k
         assert next(consumer) is None
 
 
+def test_an_id_that_is_no_text_is_thrown_away_and_holds_up_nothing(
+    redis_url: str, keys: Keys, client: redis.Redis
+) -> None:
+    with _consumer(redis_url) as consumer:
+        for number in range(7):  # more than there is room for
+            client.hset(f"runyard:{QUEUE}.msgs", b"\xff\xfe%d" % number, b"poison")
+            client.rpush(f"runyard:{QUEUE}", b"\xff\xfe%d" % number)
+        batch = _publish(keys, 2)
+        assert sorted(_take(consumer, 2)) == sorted(batch)
+        assert _messages(client) == 2
+
+
 class _consumer:  # noqa: N801  # it is called like a function
     """A consumer without a worker around it."""
 
