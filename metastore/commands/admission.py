@@ -20,7 +20,7 @@ from dag.references import Unresolved
 from dag.states import ATTEMPT_STEPS, TASK_STEPS, AttemptState, AttemptStep, TaskState, TaskStep, step
 from metastore.among import among
 from metastore.commands.body import build_body
-from metastore.commands.turn import Turn, expect, lock_rank, open_turn
+from metastore.commands.turn import Turn, expect, lock_rank, open_turn, unblock
 from metastore.models.attempts import attempts
 from metastore.models.limits import limits, queues_prefix
 from metastore.models.runs import runs, task_instances
@@ -134,18 +134,6 @@ _BLOCK: Final = (
     update(task_instances)
     .where(among(_instance.id, "ids"), _instance.state == TaskState.SCHEDULED.value)
     .values(blocked_on=bindparam("key"), reason=bindparam("why"))
-)
-_WAITING: Final = (
-    select(_instance.id)
-    .where(_instance.blocked_on == bindparam("key"))
-    .order_by(_instance.priority_weight.desc(), _instance.scheduled_at, _instance.id)
-    .limit(bindparam("most"))
-    .with_for_update(skip_locked=True)
-)
-_UNBLOCK: Final = (
-    update(task_instances)
-    .where(among(_instance.id, "ids"), _instance.state == TaskState.SCHEDULED.value)
-    .values(blocked_on=None, reason=None)
 )
 _ADD_ATTEMPTS: Final = insert(attempts).inline()
 _CHANGE_USE: Final = (
@@ -281,14 +269,6 @@ def _unblock(tx: Tx, keys: set[str], rooms: Mapping[str, Room]) -> None:
         room = rooms.get(key)
         if room is not None and room.free is not None and room.free > 0:
             unblock(tx, key, room.free)
-
-
-def unblock(tx: Tx, key: str, most: int) -> int:
-    """Let up to *most* instances that *key* held back be admitted again; return how many."""
-    waiting = [row.id for row in tx.conn.execute(_WAITING, {"key": key, "most": most})]
-    if not waiting:
-        return 0
-    return tx.conn.execute(_UNBLOCK, {"ids": waiting}).rowcount
 
 
 def _queue(tx: Tx, granted: Sequence[tuple[Outlet, Any]], turns: dict[int, Turn], actor: str) -> list[Admitted]:

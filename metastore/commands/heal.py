@@ -13,10 +13,9 @@ from sqlalchemy import bindparam, insert, select, update
 
 from dag.states import RUN_FINAL, RunState, TaskState
 from dag.trigger_rules import Counts, Verdict, judge
-from metastore.commands.admission import unblock
 from metastore.commands.advance import COUNTERS
 from metastore.commands.clear import instances, recount
-from metastore.commands.turn import open_turn
+from metastore.commands.turn import open_turn, unblock
 from metastore.models.events import events
 from metastore.models.limits import limits
 from metastore.models.runs import task_instances

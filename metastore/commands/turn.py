@@ -15,10 +15,11 @@ from sqlalchemy import and_, bindparam, insert, select, update
 
 from dag.outcomes import verdict
 from dag.states import RUN_STEPS, AttemptState, RunState, RunStep, TaskState, step
+from metastore.among import among
 from metastore.models.attempts import attempts
 from metastore.models.events import events
 from metastore.models.limits import limits
-from metastore.models.runs import runs
+from metastore.models.runs import runs, task_instances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dag.plan import Plan, PlanTask
     from metastore.store import Tx
 
+_instance = task_instances.c
 _RUN_COLUMNS: Final = (
     runs.c.id,
     runs.c.dag_id,
@@ -92,6 +94,19 @@ _RELEASE: Final = (
     update(limits)
     .where(limits.c.key == bindparam("limit_key"), limits.c.used >= bindparam("freed"))
     .values(used=limits.c.used - bindparam("freed"))
+    .returning(limits.c.capacity, limits.c.used)
+)
+_WAITING: Final = (
+    select(_instance.id)
+    .where(_instance.blocked_on == bindparam("key"))
+    .order_by(_instance.priority_weight.desc(), _instance.scheduled_at, _instance.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_UNBLOCK: Final = (
+    update(task_instances)
+    .where(among(_instance.id, "ids"), _instance.state == TaskState.SCHEDULED.value)
+    .values(blocked_on=None, reason=None)
 )
 
 
@@ -295,12 +310,23 @@ def _open(tx: Tx, statement: Select[Any], names: dict[str, Any]) -> Turn | None:
 
 
 def release(tx: Tx, freed: Counter[str]) -> None:
-    """Give slots back; *freed* is empty afterwards."""
+    """Give slots back, and let go of what waits for them; *freed* is empty afterwards."""
     for key in sorted(freed, key=lock_rank):
         if freed[key]:
-            tx.conn.execute(_RELEASE, {"limit_key": key, "freed": freed[key]})
+            row = tx.conn.execute(_RELEASE, {"limit_key": key, "freed": freed[key]}).first()
+            room = 0 if row is None or row.capacity is None else row.capacity - row.used
+            if room > 0 and key.endswith(":tasks"):  # nothing is held back for the others
+                unblock(tx, key, room)
             tx.topics.add("ready")
     freed.clear()
+
+
+def unblock(tx: Tx, key: str, most: int) -> int:
+    """Let up to *most* instances that *key* held back be admitted again; return how many."""
+    waiting = [row.id for row in tx.conn.execute(_WAITING, {"key": key, "most": most})]
+    if not waiting:
+        return 0
+    return tx.conn.execute(_UNBLOCK, {"ids": waiting}).rowcount
 
 
 def lock_rank(key: str) -> tuple[int, str]:

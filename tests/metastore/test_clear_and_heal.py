@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -7,6 +8,7 @@ from sqlalchemy import update
 
 from dag.errors import IllegalStep, Invalid, NotFound
 from dag.outcomes import Ended
+from metastore.commands.attempts import End, end_attempt
 from metastore.commands.clear import clear_run
 from metastore.commands.heal import quarantine_run, verify_limit, verify_run
 from metastore.models.limits import limits
@@ -242,6 +244,27 @@ async def test_wrong_limits_are_recounted_and_let_go(flow: Flow) -> None:
     await flow.check(healed=True)
     await flow.start(one.attempt_id)
     assert len((await flow.end(one.attempt_id)).admitted) == 1
+
+
+@pytest.mark.parametrize("by", ["a cancel", "an end", "a loss"])
+async def test_what_a_limit_held_back_is_let_go_by_whatever_frees_it(flow: Flow, by: str) -> None:
+    await flow.put({"a": {}}, max_active_tasks=1)
+    first, [one] = await flow.trigger()
+    second, none = await flow.trigger()
+    assert none == []
+    await flow.start(one.attempt_id)
+    end = End(attempt_id=one.attempt_id, ended=Ended.LOST)
+    match by:
+        case "a cancel":
+            await flow.cancel(first)
+            await flow.store.write(end_attempt, replace(end, ended=Ended.CANCELLED, boot_id=flow.boot))
+        case "an end":
+            await flow.store.write(end_attempt, replace(end, ended=Ended.FAILED, boot_id=flow.boot))
+        case "a loss":
+            await flow.store.write(end_attempt, end, actor="scheduler")
+    assert len(await flow.admit()) == 1
+    await flow.check()
+    assert (await flow.run(second)).state == "running"
 
 
 async def test_lowering_a_limit_admits_nothing_until_it_drains(flow: Flow) -> None:
