@@ -48,7 +48,9 @@ class Statements:
         if self.fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "lost reply":
-            run()
+            done = run()
+            if isinstance(done, sqlite3.Cursor):
+                done.close()  # as after an error: nothing of it is in progress
         error = sqlite3.OperationalError("disk I/O error")
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR
         raise error
