@@ -68,10 +68,10 @@ class Statements:
 
 def _counting(statements: Statements) -> type[sqlite3.Connection]:
     class Cursor(sqlite3.Cursor):
-        def execute(self, sql: str, *given: Any) -> sqlite3.Cursor:
+        def execute(self, sql: str, *given: Any) -> Any:
             return statements.around(sql, lambda: sqlite3.Cursor.execute(self, sql, *given))
 
-        def executemany(self, sql: str, given: Any) -> sqlite3.Cursor:
+        def executemany(self, sql: str, given: Any) -> Any:
             return statements.around(sql, lambda: sqlite3.Cursor.executemany(self, sql, given))
 
     class Connection(sqlite3.Connection):
