@@ -14,6 +14,7 @@ from celery import bootsteps, signals
 from celery.exceptions import CPendingDeprecationWarning, Reject
 from celery.worker.request import Request
 from celery.worker.strategy import default, logger
+from kombu import compression
 
 from executors.queues.celery_app import celery_queue, make_app, prefix_of_queues
 from executors.queues.hands import Once
@@ -46,9 +47,21 @@ def make_worker_app(address: Address, *, prefix: str, queues: Sequence[str], slo
             raise Reject("not started here", requeue=True)
 
     app.task(name=NAME, Request=_WakingRequest, Strategy=f"{__name__}:strict", typing=False, shared=False)(run)
+    _take_nothing_else(app)
     app.steps["consumer"].add(_Waker)
     _connect(hands, prefix)
     return app
+
+
+def _take_nothing_else(app: Celery) -> None:
+    """Forget the tasks that Celery brings along, which run and publish others, and all ways to pack a message.
+
+    Whoever can write to the broker would have them run in this process, or fill its memory with a small message.
+    """
+    app.finalize()
+    for name in [name for name in app.tasks if name != NAME]:
+        app.tasks.unregister(name)
+    compression._decoders.clear()  # noqa: SLF001  # it has no other way to be told
 
 
 def _connect(hands: Hands, prefix: str) -> None:

@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pika
@@ -166,6 +167,40 @@ async def test_poison_is_thrown_away_and_ends_no_worker(broker_url: str, lines: 
     assert not [line for line in lines if "c2VjcmV0" in line]
 
 
+async def test_the_tasks_that_celery_brings_along_are_not_for_whoever_can_write_to_the_broker(
+    broker_url: str, lines: list[str]
+) -> None:
+    other: dict[str, Any] = {"task": "celery.accumulate", "args": [], "kwargs": {}, "options": {}}
+    good = launches(1)
+    async with executor_at(broker_url, "celery") as (executor, _):
+        with working(broker_url, threads=1) as hands:
+            await executor.launch(good)
+            await until(lambda: hands.have(good))
+            put(
+                broker_url,
+                [
+                    _task("celery.accumulate", args=[1], kwargs={}),
+                    _task("celery.starmap", args=[other, [[1]]], kwargs={}),
+                    _task("celery.chunks", args=[other, [[1]], 1], kwargs={}),  # it sends another one
+                ],
+            )
+            await until(lambda: sum("unregistered task" in line for line in lines) == 3)
+    assert not [line for line in lines if "celery." in line and "succeeded" in line]
+
+
+async def test_a_small_message_does_not_become_a_large_one(redis_url: str) -> None:
+    packed = _task(kwargs=body(ATTEMPT, SECRET))
+    packed["body"] = base64.b64encode(zlib.compress(base64.b64decode(packed["body"]))).decode()
+    packed["headers"]["compression"] = "application/x-gzip"
+    good = launches(1)
+    async with executor_at(redis_url, "celery") as (executor, _):
+        with working(redis_url, threads=1) as hands:
+            put(redis_url, [packed])
+            await executor.launch(good)
+            await until(lambda: hands.have(good))
+            assert hands.attempts == ids(good)
+
+
 async def test_what_was_not_started_is_put_back(broker_url: str) -> None:
     batch = launches(2)
     async with executor_at(broker_url, "celery") as (executor, _):
@@ -207,6 +242,19 @@ async def test_an_outage_is_survived(broker_url: str) -> None:
                 more = launches(4)
                 await executor.launch(more)
                 await until(lambda: hands.have([*batch, *more]), 60)
+
+
+async def test_after_an_outage_the_free_threads_are_used_while_the_others_go_on(broker_url: str) -> None:
+    with Proxy(broker_url) as wire:
+        async with executor_at(broker_url, "celery") as (executor, _):
+            with working(wire.url, threads=3, hands=Hands(holds=True)) as hands:
+                await executor.launch(launches(1))
+                await until(lambda: hands.busy == 1)
+                wire.refuse()
+                await asyncio.sleep(3)
+                wire.heal()
+                await executor.launch(launches(2))
+                await until(lambda: hands.busy == 3)
 
 
 @pytest.mark.redis
