@@ -14,7 +14,6 @@ from dag.errors import Unavailable
 from dag.ids import AttemptId, new_id
 from dag.outcomes import Ended
 from dag.spec import load
-from dag.states import AttemptState, RunStep, TaskStep
 from dag.tickets import sign
 from executors.base import Launch, Phase
 from executors.conformance.metastore import Row
@@ -24,12 +23,12 @@ from metastore.commands.attempts import End, end_attempt
 from metastore.commands.dags import put_dag
 from metastore.commands.materialise import start_run
 from metastore.commands.runs import NewRun, create_run
-from metastore.commands.stopping import cancel_run, fail_fast, stop_everything
-from metastore.commands.turn import open_by_attempt
+from metastore.commands.stopping import cancel_run
 from metastore.commands.workers import Registration, register_worker
-from metastore.queries import attempts, events, tasks, work
+from metastore.queries import work
 from metastore.queries.workers import workers
 from runyard.conformance.bodies import document_of
+from runyard.conformance.facts import facts_of, finish_of, state_of, steps_of, stop, wrong_books
 from runyard.conformance.service import LEASE
 from worker import logs
 
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from executors.base import Door, Executor
     from metastore.commands.admission import Admitted
     from metastore.records import AttemptRecord, RunRecord
-    from metastore.store import Tx
     from runyard.conformance.gate import State
     from runyard.conformance.service import Service
     from worker.protocol import Finish, Message, Start, StopReason, TaskBody
@@ -199,7 +197,7 @@ class Live:
                 run = self._runs[attempt_id]
                 await self.service.store.write(cancel_run, run.dag_id, run.run_id, actor="kit")
         else:
-            await self.service.store.write(_stop, attempt_id, reason)
+            await self.service.store.write(stop, attempt_id, reason)
         await self.read()
 
     async def lose(self, attempt_id: AttemptId) -> None:
@@ -283,11 +281,11 @@ class Live:
 
     async def check(self) -> None:
         """Every attempt has ended once, and the counts of runs and limits are those of their rows."""
-        wrong = await self.service.store.read(_wrong_books)
+        wrong = await self.service.store.read(wrong_books)
         if wrong:
             raise AssertionError(f"wrong books: {', '.join(wrong)}")
         for row in self.rows.values():
-            steps = await self.service.store.read(_steps, self._runs[row.attempt_id].id, row.attempt_id)
+            steps = await self.service.store.read(steps_of, self._runs[row.attempt_id].id, row.attempt_id)
             if row.is_over and steps.count("end") != 1:
                 raise AssertionError(f"{row.attempt_id} is {row.state} and has ended {steps.count('end')} times")
 
@@ -303,27 +301,27 @@ class Live:
         """See what the database says of every attempt that is not over."""
         open_rows = [row for row in self.rows.values() if not row.is_over]
         for row in open_rows:
-            record, output = await self.service.store.read(_facts, row.attempt_id)
+            record, output = await self.service.store.read(facts_of, row.attempt_id)
             if not row.is_over:
                 await self._note(row, record, output)
 
     async def _note(self, row: Row, record: AttemptRecord, output: str | None) -> None:
         row.boot_id, row.placed_on = record.boot_id, record.placed_on
         row.stop_reason = record.stop_reason  # type: ignore[assignment]  # the column holds nothing else
-        state = _state(record)
+        state = state_of(record)
         if state in (row.state, "queued"):  # somebody else may have read what was later
             return
         if state == "running":
             row.become(state)
             return
         run = self._runs[row.attempt_id]
-        steps = await self.service.store.read(_steps, run.id, row.attempt_id)
+        steps = await self.service.store.read(steps_of, run.id, row.attempt_id)
         if row.is_over:
             return  # somebody else has read it meanwhile
         if "running" in steps and row.state == "queued":
             row.become("running")
         if record.log_size is not None:
-            row.finish = _finish(record, output)
+            row.finish = finish_of(record, output)
         row.become(state)
         if state in _BAD:
             await self._abandon(run)
@@ -350,54 +348,3 @@ class Live:
             self.lose_answers[kind] -= 1
             raise Unavailable("the answer was lost")
         return answers
-
-
-def _stop(tx: Tx, attempt_id: str, reason: StopReason) -> None:
-    """Stop the run of an attempt as the scheduler does for *reason*."""
-    turn = open_by_attempt(tx, attempt_id)
-    assert turn is not None  # noqa: S101  # the kit has made it
-    if reason == "fail_fast":
-        fail_fast(turn)
-    else:
-        turn.take(RunStep.CANCEL, actor="scheduler", reason="run_timeout")
-        stop_everything(turn, TaskStep.SKIP, reason, actor="scheduler")
-    turn.close("scheduler")
-
-
-def _facts(conn: Any, attempt_id: str) -> tuple[AttemptRecord, str | None]:
-    record = attempts.by_id(conn, attempt_id)
-    assert record is not None  # noqa: S101  # the kit has made it
-    ended_well = record.state == AttemptState.SUCCESS.value
-    return record, tasks.output(conn, record.instance) if ended_well else None
-
-
-def _steps(conn: Any, run: int, attempt_id: str) -> list[str]:
-    """Return where an attempt went: ``queued``, ``running``, and ``end`` for every end that was accepted."""
-    found = [one.to_state for one in events.of_run(conn, run, limit=_MOST) if one.attempt_id == attempt_id]
-    return [to if to in ("queued", "running") else "end" for to in found if to is not None and to != "cancelling"]
-
-
-def _state(record: AttemptRecord) -> str:
-    return "drained" if record.cause == "drained" else record.state
-
-
-def _finish(record: AttemptRecord, output: str | None) -> Finish:
-    return {
-        "type": "finish",
-        "attempt_id": record.id,
-        "boot_id": record.boot_id or "",
-        "outcome": _state(record),  # type: ignore[typeddict-item]  # a supervisor's end is one of them
-        "exit_code": record.exit_code,
-        "signal": record.signal,
-        "error": record.error or "",
-        "output": output,
-        "log_size": record.log_size or 0,
-        "log_dropped": record.log_dropped or 0,
-        "started_at": 0.0 if record.started_at is None else record.started_at.timestamp(),
-        "ended_at": 0.0 if record.ended_at is None else record.ended_at.timestamp(),
-        "more": False,
-    }
-
-
-def _wrong_books(conn: Any) -> list[str]:
-    return work.doubtful_limits(conn, work.limit_keys(conn, "", _MOST))

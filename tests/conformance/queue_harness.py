@@ -40,20 +40,19 @@ class Site:
         #: What http tasks may reach on this host.
         self.http_port = free_port()
         self._worker: WorkerProcess | None = None
-        self._homes = 0
+        self._made: list[WorkerProcess] = []
 
     async def open(self) -> None:
         await asyncio.to_thread(self.medium.open)
         await self.service.start()
 
     async def close(self) -> None:
-        if self._worker is not None:
-            await self._worker.kill()
+        for worker in self._made:
+            await worker.kill()
         await self.service.stop()
         await asyncio.to_thread(self.medium.close)
 
     def make_worker(self, queues: Sequence[str], slots: int, *, python: str = sys.executable) -> WorkerProcess:
-        self._homes += 1
         environ = {
             "RUNYARD_BROKER_URL": self.medium.url,
             "RUNYARD_QUEUE_PREFIX": PREFIX,
@@ -63,8 +62,10 @@ class Site:
             "RUNYARD_HTTP_ALLOW": "127.0.0.1",
             "RUNYARD_HTTP_PORTS": str(self.http_port),
         }
-        home = self.folder / f"worker-{self._homes}"
-        return WorkerProcess(home, self.service, environ, queues=queues, slots=slots)
+        home = self.folder / f"worker-{len(self._made) + 1}"
+        made = WorkerProcess(home, self.service, environ, queues=queues, slots=slots)
+        self._made.append(made)
+        return made
 
     async def borrow(self, slots: int) -> WorkerProcess:
         """Return the worker that is there, or a new one."""
@@ -132,14 +133,19 @@ class QueueHarness:
         return executor
 
     async def close(self) -> None:
-        await asyncio.to_thread(self.site.medium.partition, on=False)
-        if self.executor is not None:
-            await self.executor.stop(drain=timedelta(0))
-        keep = [] if not self.is_whole or sys.exception() else self.workers[:1]
-        for worker in self.workers:
-            if worker not in keep:
-                await worker.kill()
-        await asyncio.to_thread(self.site.medium.clear)
+        keep = self.workers[:1] if self.is_whole and not sys.exception() else []
+        try:
+            await asyncio.to_thread(self.site.medium.partition, on=False)
+            if self.executor is not None:
+                await self.executor.stop(drain=timedelta(0))
+            await asyncio.to_thread(self.site.medium.clear)
+        except BaseException:
+            keep = []
+            raise
+        finally:
+            for worker in self.workers:
+                if worker not in keep:
+                    await worker.kill()
         for worker in keep:
             self.site.give_back(worker)
         for entry in self.code_dir.iterdir():
