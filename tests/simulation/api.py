@@ -143,9 +143,11 @@ class ApiProcess:
         return {"worker_id": worker.worker_id, "protocol": PROTOCOL, "lost": lost} | self._leased()
 
     async def _beat(self, worker_id: str, secret: str, body: dict[str, Any], wait: float) -> dict[str, Any]:
+        began = self._process.loop.time()
         beat = WorkerBeat(worker_id, hash_of(secret), body["boot_id"], body["draining"])
         stopping = {one["attempt_id"]: one["stopping"] for one in body["attempts"]}
         beaten = await self._heartbeats.beat(beat, stopping, wait)
+        self._process.site.beats.setdefault(worker_id, []).append(began)
         directives = [
             {"attempt_id": attempt_id, "directive": "cancel", "reason": reason, "grace": 3600.0}
             for attempt_id, reason in beaten.asked.items()

@@ -19,14 +19,20 @@ if TYPE_CHECKING:
 #: What every campaign of some length has to have met, or it has proved nothing about it.
 FAULTS = (
     "api.outage", "broker.ack_lost", "broker.away", "broker.disorder", "broker.flush", "broker.late", "broker.lost",
-    "broker.redelivered", "broker.restart", "broker.slow", "broker.twice", "clock.back", "clock.forward",
-    "crash.agent", "crash.api", "crash.feeder", "crash.scheduler", "crash.zygote", "db.again", "db.error",
+    "broker.redelivered", "broker.restart", "broker.slow", "broker.twice", "clock.back", "clock.forward", "clone",
+    "crash.agent", "crash.api", "crash.feeder", "crash.scheduler", "crash.zygote", "db.again", "db.crash", "db.error",
     "db.lost_reply", "db.outage", "db.refused", "db.restart", "db.slow", "db.unavailable", "disk.full", "freeze.agent",
     "freeze.host", "freeze.service", "hint.lost", "http.lost_answer", "http.lost_request", "http.slow", "link.broken",
     "net.partition", "stop.scheduler",
 )  # fmt: skip
-#: And what only the real SQL can meet.
-SQL_FAULTS = ("db.skip_locked", "db.statement", "db.lock_timeout", "db.idle_in_transaction")
+#: Those that a few dozen seeds meet.
+COMMON = (
+    "api.outage", "broker.away", "clock.back", "clock.forward", "crash.agent", "crash.scheduler", "db.error",
+    "db.lost_reply", "db.outage", "db.refused", "db.statement", "freeze.agent", "freeze.host", "hint.lost",
+    "http.lost_answer", "http.lost_request", "link.broken", "net.partition",
+)  # fmt: skip
+#: What only the real SQL can meet.
+SQL_FAULTS = ("db.idle_in_transaction", "db.lock_timeout", "db.skip_locked", "db.stall", "db.statement")
 
 
 @dataclass(slots=True)

@@ -107,4 +107,4 @@ class Transport:
     def _at_other(self, callback: Callable[..., None], *args: Any) -> None:
         loop = self.process.loop
         self._last = max(self._last, loop.time() + _LATENCY * (0.2 + self._dice.random()))
-        loop.call_at(self._last, callback, *args, context=self.other.process.context)
+        loop.call_at(self._last, callback, *args, context=self.other.process.context).is_io = True

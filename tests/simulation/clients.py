@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation import shapes
+from tests.simulation.chance import true_time
 from tests.simulation.network import NoAnswer
 
 if TYPE_CHECKING:
@@ -88,6 +90,9 @@ class Client:
         body: dict[str, Any] = {"dag_id": dag_id}
         if self._dice.random() < 0.3:
             body["run_id"] = f"{self._name}-{self._dice.randint(1, 20)}"
+        if self._dice.random() < 0.15:
+            later = true_time(self._process.loop) + timedelta(seconds=round(self._dice.uniform(3, 30), 3))
+            body["run_after"] = later.isoformat()
         answer = await self._ask("trigger", body, key=key)
         if answer is not None:
             self._runs.append((dag_id, answer["run_id"]))

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 #: Between these moments faults strike; afterwards everything is put right.
 FIRST: Final = 4.0
 LAST: Final = 110.0
-_MOST: Final = 24
+_MOST: Final = 40
 
 #: What fails now and then while a window is open, and how often at the worst.
 _WEATHER: Final = {
     "db.error": 0.2,
     "db.statement": 0.03,
     "db.lost_reply": 0.3,
-    "db.again": 0.3,
+    "db.crash": 0.02,
+    "db.stall": 0.02,
     "db.slow": 0.3,
     "db.skip_locked": 0.5,
     "hint.lost": 1.0,
@@ -74,7 +75,7 @@ def plan(chance: Chance, size: Size, lease: float) -> list[Fault]:
         "api": [f"a{n}" for n in range(1, size.apis + 1)],
         "worker": [f"w{n}" for n in range(1, size.workers + 1)],
     }
-    number = dice.choice((0, 2, 5, 8, 12, 16, _MOST))
+    number = dice.choice((0, 3, 8, 14, 20, 28, _MOST))
     kinds = sorted(_PLANNERS)
     # A seed has some kinds often and others not at all: what needs several of one kind is found sooner.
     liked = dice.sample(kinds, dice.randint(3, len(kinds)))
@@ -109,7 +110,7 @@ def _clock_jump(dice: random.Random) -> float:
 def _weather_fault(dice: random.Random, _names: dict[str, list[str]], _lease: float) -> Fault:
     kind = dice.choice(sorted(_WEATHER))
     amount = round(_WEATHER[kind] * dice.choice((0.2, 0.5, 1.0)), 3)
-    return Fault("weather", _when(dice), _outage(dice) + 2, kind, amount)
+    return Fault("weather", _when(dice), round(dice.uniform(5, 50), 3), kind, amount)
 
 
 _PLANNERS: Final[dict[str, Callable[[random.Random, dict[str, list[str]], float], Fault]]] = {
@@ -124,7 +125,11 @@ _PLANNERS: Final[dict[str, Callable[[random.Random, dict[str, list[str]], float]
     "clock": lambda d, n, _: Fault("clock", _when(d), 0, _anyone(d, n), _clock_jump(d)),
     "link": lambda d, n, _: Fault("link", _when(d), 0, _holder(d, n)),
     "partition": lambda d, n, lease: Fault("partition", _when(d), _freezing(d, lease), d.choice(n["worker"])),
+    "partition.long": lambda d, n, lease: Fault(
+        "partition", _when(d), round(lease * d.uniform(1, 4), 3), d.choice(n["worker"])
+    ),
     "disk": lambda d, n, _: Fault("disk", _when(d), _outage(d), d.choice(n["worker"])),
+    "clone": lambda d, n, lease: Fault("clone", _when(d), round(lease * d.uniform(0.5, 3), 3), d.choice(n["worker"])),
     "database": lambda d, _n, _: Fault("database", _when(d), _outage(d)),
     "database.restart": lambda d, _n, _: Fault("database.restart", _when(d)),
     "api": lambda d, _n, _: Fault("api", _when(d), _outage(d) + d.choice((0, 20))),
@@ -249,12 +254,27 @@ class Nemesis:
         processes = [process for process in processes if not process.is_frozen]
         for process in processes:
             process.freeze()
+        stands = [self._world.loop.time()]
+        self._world.site.frozen.setdefault(fault.target, []).append(stands)
 
         def thaw() -> None:
+            stands.append(self._world.loop.time())
             for process in processes:
                 process.thaw()
 
         self._until(fault, thaw)
+
+    def _clone(self, fault: Fault) -> None:
+        self._weather.count("clone")
+        twin = self._world.clone(fault.target)
+
+        def end() -> None:
+            # Somebody notices: the copy is destroyed, the original is started again.
+            for host in (twin, self._host(fault)):
+                for process in list(host.processes):
+                    process.kill()
+
+        self._until(fault, end)
 
     def _clock(self, fault: Fault) -> None:
         self._weather.count("clock.forward" if fault.amount > 0 else "clock.back")
@@ -316,6 +336,7 @@ _STRIKES: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
     "freeze.agent": Nemesis._freeze_agent,
     "freeze.service": Nemesis._freeze_service,
     "clock": Nemesis._clock,
+    "clone": Nemesis._clone,
     "link": Nemesis._link,
     "partition": Nemesis._partition,
     "disk": Nemesis._disk,
@@ -329,6 +350,14 @@ _STRIKES: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
 }
 
 
-def longest_freeze(faults: Sequence[Fault]) -> float:
-    """Return for how long somebody may stand still who holds attempts."""
-    return max((fault.lasts for fault in faults if fault.kind.startswith("freeze")), default=0.0)
+def overlap(faults: Sequence[Fault], lease: float) -> float:
+    """Return for how long an attempt may go on beside its successor, all faults considered.
+
+    A host that stood still goes on for a moment with what it had; the original of a copied worker hears with its next
+    heartbeat that it is not the one.
+    """
+    frozen = [
+        fault.lasts for fault in faults if fault.kind in ("freeze", "freeze.agent") and not fault.target.startswith("a")
+    ]
+    cloned = [lease + 2 for fault in faults if fault.kind == "clone"]
+    return max([*frozen, *cloned], default=0.0)

@@ -42,14 +42,6 @@ class Host:
         process.on_death.append(lambda: self.processes.remove(process))
         return process
 
-    def freeze(self) -> None:
-        for process in self.processes:
-            process.freeze()
-
-    def thaw(self) -> None:
-        for process in list(self.processes):
-            process.thaw()
-
 
 class SimProcess(Process):
     """A process that lives on a host."""
@@ -79,10 +71,15 @@ class Site:
         self.context = copy_context()
         self.hosts: dict[str, Host] = {}
         self.network = Network(self)
-        #: What tasks wrote, what clients asked and were answered, and what must never happen.
+        #: What tasks wrote, when they died, what clients asked and were answered, and what must never happen.
         self.journal: list[dict[str, Any]] = []
+        self.deaths: list[dict[str, Any]] = []
         self.calls: list[dict[str, Any]] = []
         self.errors: list[str] = []
+        #: Where each attempt was run, when something of a host stood still, when each worker was heard of.
+        self.ran_on: dict[str, str] = {}
+        self.frozen: dict[str, list[list[float]]] = {}
+        self.beats: dict[str, list[float]] = {}
 
     def note_error(self, text: str) -> None:
         self.errors.append(f"{self.loop.time():.3f} {text}")

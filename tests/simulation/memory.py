@@ -54,13 +54,14 @@ class MemoryDatabase:
         """Nothing is left behind."""
 
     async def transact(self, process: Process, entropy: SimEntropy, command: Call) -> Done:
-        del process
         tx = ModelTx(self.data, true_time(self._loop), entropy, TWINS)
         tx.passes_over = self._passes_over
         # What takes time in a database: waiting for locks, statement after statement.
         await asyncio.sleep(0.003 * self._dice.random())
         self._break_or("db.error")
+        await self._perish(process)
         result = self._call(tx, command)
+        await self._perish(process)
         done = Done(result, tx.topics)
         if self._weather.strikes("db.lost_reply"):
             raise InDoubt(done)
@@ -68,7 +69,6 @@ class MemoryDatabase:
 
     async def query(self, process: Process, query: Call) -> Any:
         del process
-        await asyncio.sleep(0.001 * self._dice.random())
         self._break_or("db.error")
         tx = ModelTx(self.data, true_time(self._loop), None, TWINS)  # type: ignore[arg-type]  # a query draws nothing
         return self._call(tx, query)
@@ -78,6 +78,12 @@ class MemoryDatabase:
         if twin is None:  # what is put together for one call, and asks for twins itself
             return call(tx)
         return twin(tx, *call.args, **call.kwargs)
+
+    async def _perish(self, process: Process) -> None:
+        """Have a process die right here, now and then: before its COMMIT, or after it and before the answer."""
+        if self._weather.strikes("db.crash"):
+            process.kill()
+            await asyncio.sleep(0)
 
     def _passes_over(self) -> bool:
         return self._weather.strikes("db.skip_locked")

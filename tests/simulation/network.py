@@ -32,14 +32,20 @@ class Network:
         self._weather = site.weather
         #: Processes that serve, with what answers there.
         self.servers: dict[SimProcess, Callable[..., Coroutine[Any, Any, Any]]] = {}
+        #: When there was none: since the beginning, and whenever the last one had died.
+        self.outages: list[list[float]] = [[0.0]]
 
     def serve(self, process: SimProcess, answer: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         """Have *process* answer requests, as long as it lives."""
         self.servers[process] = answer
+        if len(self.outages[-1]) == 1:
+            self.outages[-1].append(process.loop.time())
         process.on_death.append(partial(self._leave, process))
 
     def _leave(self, process: SimProcess) -> None:
         del self.servers[process]
+        if not self.servers:
+            self.outages.append([process.loop.time()])
 
     async def ask(self, client: SimProcess, seconds: float, *question: Any) -> Any:
         """Ask one of the servers; raise NoAnswer where none comes within *seconds*."""
@@ -91,7 +97,7 @@ class _Exchange:
         delay = _LATENCY * self._server.dice.random()
         if weather.strikes("http.slow"):
             delay += 5 * self._server.dice.random()
-        self._client.later(delay, self._arrive, found)
+        self._client.later(delay, self._arrive, found).is_io = True
 
     def _arrive(self, found: Any) -> None:
         if not self._answer.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dag.document import content_hash
@@ -80,7 +81,7 @@ class Requests:
                 request_id=request_id,
                 params={},
                 logical_date=tx.now,
-                run_after=tx.now if body.get("run_after") is None else body["run_after"],
+                run_after=tx.now if body.get("run_after") is None else datetime.fromisoformat(body["run_after"]),
                 actor=f"key:{client}",
             )
             return _answer(201, _shown(within(tx, create_run, new).run))

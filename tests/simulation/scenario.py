@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tests.simulation import history
+from tests.simulation import history, oracles
 from tests.simulation.chance import Chance
 from tests.simulation.checker import check
-from tests.simulation.faults import LAST, Nemesis, longest_freeze, plan
+from tests.simulation.faults import LAST, Nemesis, overlap, plan
 from tests.simulation.loop import Runaway, SimLoop, Stuck
 from tests.simulation.memory import MemoryDatabase
 from tests.simulation.seams import seams
@@ -33,7 +33,7 @@ StoreKind = Literal["memory", "sqlite"]
 #: How long rest is waited for, after the last fault: far longer than any pause of the product's own.
 PATIENCE: Final = 2_400.0
 #: How long it has to last: what is late arrives in it, and changes nothing.
-_AFTER: Final = 45.0
+_AFTER: Final = 30.0
 _LOOK: Final = 5.0
 #: How long an answered cancel may take to reach a task: a lease, its grace, and a little.
 _GRACE: Final = LEASE.total_seconds() + 15.0
@@ -89,15 +89,15 @@ def run_seed(seed: int, store: StoreKind, *, faults: Sequence[Fault] | None = No
         except (Stuck, Runaway) as error:
             result.errors.append(f"{type(error).__name__}: {error}")
         dump = database.dump()
-        frozen = longest_freeze(planned)
+        beside = overlap(planned, LEASE.total_seconds())
         result.lines = history.compose(
-            dump, world.site, overlap=frozen, grace=_GRACE + frozen, is_at_rest=not result.errors
+            dump, world.site, overlap=beside, grace=_GRACE + beside, is_at_rest=not result.errors
         )
     if not is_at_rest and not result.errors:
         weather.count("no rest")
     report = check(result.lines)
     result.violations = list(report.violations)
-    result.errors += [*loop.errors, *world.site.errors, *heard]
+    result.errors += [*loop.errors, *world.site.errors, *heard, *oracles.judge(world, result.lines)]
     result.counts = weather.counts + report.counts
     result.lasted, result.took = loop.time(), perf_counter() - began
     return result

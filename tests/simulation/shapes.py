@@ -59,13 +59,13 @@ def _task(dice: random.Random, earlier: list[str]) -> dict[str, Any]:
     if dice.random() < 0.1:
         return task | {"empty": True}
     ends = dice.choice(_ENDS)
-    takes = round(dice.choice((0.05, 0.5, 2.0, 8.0, 20.0)) * (0.5 + dice.random()), 2)
+    takes = round(dice.choice((0.05, 0.5, 0.5, 2.0, 2.0, 8.0, 20.0, 45.0)) * (0.5 + dice.random()), 2)
     task["command"] = ["sim", json.dumps({"takes": takes, "ends": ends})]
     task["executor"] = dice.choice(EXECUTORS)
     task["kill_grace"] = dice.choice(("PT0.5S", "PT2S", "PT10S"))
     if task["executor"] == "dramatiq":
         task["queue"] = dice.choice(QUEUES)
-        if dice.random() < 0.1:
+        if dice.random() < 0.2:
             task["on_lost_contact"] = "continue"
     task |= _patience(dice, ends)
     if dice.random() < 0.3:

@@ -84,6 +84,8 @@ class SqlDatabase:
         self._loop = loop
         self._dice = dice
         self._weather = weather
+        #: Of nobody's process.
+        self._outer = copy_context()
         self.file = SqliteFile()
         self._writer = self.file.connect()
         self._idle: list[Wire] = []
@@ -195,8 +197,19 @@ class SqlDatabase:
         talk.said_at = self._loop.time()
         if self._weather.strikes("db.statement"):
             raise Broken("connection reset")
+        if self._weather.strikes("db.crash"):
+            talk.process.kill()
+            raise Broken("its client is dead")
+        if self._weather.strikes("db.stall"):
+            self._stall(talk.process)
+            _wait(asyncio.sleep(0))
         if self._dice.random() < _POINT:
             _wait(asyncio.sleep(_PAUSE * self._dice.random()))
+
+    def _stall(self, process: Process) -> None:
+        """Have a process stand still in the middle of its transaction."""
+        process.freeze()
+        self._loop.call_later(self._dice.choice((0.5, 4.0, 15.0)), process.thaw, context=self._outer)
 
     def lock(self, talk: _Conversation) -> None:
         """Have the writer to oneself from here on."""
@@ -216,7 +229,8 @@ class SqlDatabase:
         except TimeoutError:
             if self._holder is talk:
                 return
-            self._waiting.remove((talk, turn))
+            if (talk, turn) in self._waiting:
+                self._waiting.remove((talk, turn))
             self._weather.count("db.lock_timeout")
             self._end_idle()
             raise Broken("lock timeout") from None

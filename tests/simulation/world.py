@@ -29,13 +29,13 @@ from tests.simulation.units import Unit
 
 if TYPE_CHECKING:
     from tests.simulation.chance import Chance
-    from tests.simulation.hosts import SimProcess
+    from tests.simulation.hosts import Host, SimProcess
     from tests.simulation.loop import SimLoop
     from tests.simulation.store import Database
     from tests.simulation.weather import Weather
 
 #: Short, so that a minute holds many of them.
-LEASE: Final = timedelta(seconds=20)
+LEASE: Final = timedelta(seconds=12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +67,13 @@ class World:
         self.broker = Broker(self.site, chance.stream("broker"), tells=dice.random() < 0.6)
         self._exchange = Exchange(loop, chance.stream("hints"), weather)
         self._requests = Requests()
+        #: What each worker serves, by its host.
+        self._queues: dict[str, tuple[str, ...]] = {}
         self._settings = SchedulerSettings(
-            longest_sleep=timedelta(seconds=5),
-            safety_poll=timedelta(seconds=5),
+            longest_sleep=timedelta(seconds=4),
+            safety_poll=timedelta(seconds=4),
             lease=LEASE,
-            beat=timedelta(seconds=4),
+            beat=timedelta(seconds=3),
         )
         self.schedulers = [self._scheduler(n) for n in range(1, size.schedulers + 1)]
         self.apis = [self._unit(f"a{n}", "api", self._serve_api) for n in range(1, size.apis + 1)]
@@ -81,6 +83,16 @@ class World:
     def start(self) -> None:
         for unit in self.units:
             unit.start()
+
+    def clone(self, host: str) -> Host:
+        """Start a copy of a worker on another host, as a restored backup or a copied machine does."""
+        original = self.home(host)
+        twin = self._make_home(f"{host}.copy{len(self.site.hosts)}")
+        twin.agent_id, twin.ends, twin.begun = original.agent_id, dict(original.ends), dict(original.begun)
+        process = twin.host.start("feeder")
+        queues = self._queues[host]
+        process.spawn(Feeder(process, twin, self.broker, name=host, queues=queues, slots=self.size.slots).run())
+        return twin.host
 
     def clients(self) -> list[tuple[SimProcess, Client]]:
         """Return the clients and their processes; each has DAGs of its own, and asks for those of nobody else."""
@@ -152,6 +164,7 @@ class World:
     def _worker(self, n: int, dice: Any) -> Unit:
         home = self._make_home(f"w{n}")
         queues = QUEUES if n == 1 else tuple(sorted(dice.sample(QUEUES, dice.randint(1, len(QUEUES)))))
+        self._queues[f"w{n}"] = queues
 
         async def serve(process: SimProcess) -> None:
             feeder = Feeder(process, home, self.broker, name=f"w{n}", queues=queues, slots=self.size.slots)

@@ -42,6 +42,7 @@ class SimZygote:
     def fork(self, job: Mapping[str, Any], log_fd: int) -> None:
         process = self._process.machine.start("task")
         self._tasks[job["id"]] = task = _Task(self, process, job, log_fd)
+        process.site.ran_on[job["id"]] = process.host
         process.later(process.dice.uniform(*_FORK), task.begin)
 
     def signal(self, attempt_id: str, number: int) -> None:
@@ -86,6 +87,7 @@ class _Task:
         self._ends = ends[min(self._try, len(ends)) - 1]
 
     def begin(self) -> None:
+        self.process.on_death.append(self._note_death)
         self._write("start")
         for name, value in sorted(self._env.items()):
             if name.startswith("SAW_") and value != "null":
@@ -117,19 +119,23 @@ class _Task:
     def _home(self) -> Any:
         return home_of(self._output.partition("/agent/")[0])
 
+    def _note_death(self) -> None:
+        """Write down for the oracles what a task that is killed cannot write itself."""
+        self.process.site.deaths.append(self._line("death"))
+
     def _write(self, what: str, **more: str) -> None:
+        self.process.site.journal.append(self._line(what) | more)
+
+    def _line(self, what: str) -> dict[str, Any]:
         env = self._env
-        self.process.site.journal.append(
-            {
-                "type": "task",
-                "what": what,
-                "attempt_id": self.attempt_id,
-                "dag_id": env["RUNYARD_DAG_ID"],
-                "run_id": env["RUNYARD_RUN_ID"],
-                "task_id": env["RUNYARD_TASK_ID"],
-                "map_index": -1,
-                "fence": self._try,
-                "t": round(self.process.loop.time(), 6),
-                **more,
-            }
-        )
+        return {
+            "type": "task",
+            "what": what,
+            "attempt_id": self.attempt_id,
+            "dag_id": env["RUNYARD_DAG_ID"],
+            "run_id": env["RUNYARD_RUN_ID"],
+            "task_id": env["RUNYARD_TASK_ID"],
+            "map_index": -1,
+            "fence": self._try,
+            "t": round(self.process.loop.time(), 6),
+        }

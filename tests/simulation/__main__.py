@@ -1,0 +1,88 @@
+"""``python -m tests.simulation``: simulate seeds, and say for each that fails what is wrong and with how little."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.simulation import campaign, history
+from tests.simulation.scenario import run_seed
+from tests.simulation.shrink import shrink
+
+if TYPE_CHECKING:
+    from tests.simulation.scenario import Result, StoreKind
+
+
+def main() -> int:
+    """Return 0 when no seed failed, 1 otherwise."""
+    options = _options()
+    store: StoreKind = options.store
+    if options.bugs is not None:
+        from tests.simulation.hunt import hunt  # noqa: PLC0415  # a catalogue that most calls do without
+
+        return hunt(options.bugs, seeds=options.seeds, jobs=options.jobs, start=options.start)
+    if options.only is not None:
+        return _once(options.start, store, options.only, options.save)
+    seeds = range(options.start, options.start + options.seeds)
+    found = campaign.run(seeds, store, jobs=options.jobs, on_result=_tell)
+    for result in found.bad:
+        _explain(result, store, shortens=options.shrink, save=options.save)
+    wanted = campaign.FAULTS + (campaign.SQL_FAULTS if store == "sqlite" else ())
+    missed = found.missed(wanted)
+    if missed:
+        pass
+    return 1 if found.bad else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument("--start", type=int, default=0, help="the first one (default: 0)")
+    parser.add_argument(
+        "--store", choices=("memory", "sqlite"), default="memory", help="the metastore (default: memory)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time (default: 1)")
+    parser.add_argument("--shrink", action="store_true", help="find the few faults that a failing seed needs")
+    parser.add_argument(
+        "--only", metavar="N,N", help="run the seed --start with these of its faults alone ('' is none)"
+    )
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the histories of failing seeds there")
+    parser.add_argument("--bugs", nargs="*", metavar="NAME", help="plant these bugs (none: all), and find each")
+    return parser.parse_args()
+
+
+def _once(seed: int, store: StoreKind, only: str, save: Path | None) -> int:
+    whole = run_seed(seed, store, faults=None).faults
+    faults = [whole[int(number)] for number in only.split(",") if number]
+    result = run_seed(seed, store, faults=faults)
+    _explain(result, store, shortens=False, save=save)
+    return 0 if result.is_good else 1
+
+
+def _tell(result: Result) -> None:
+    if not result.is_good:
+        pass
+
+
+def _explain(result: Result, store: StoreKind, *, shortens: bool, save: Path | None) -> None:
+    for _violation in result.violations[:8]:
+        pass
+    for _error in result.errors[:4]:
+        pass
+    faults, numbers = list(result.faults), list(range(len(result.faults)))
+    if shortens and not result.is_good:
+        numbers = shrink(result, store)
+        faults = [result.faults[number] for number in numbers]
+    for _fault in faults:
+        pass
+    ",".join(map(str, numbers))
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        file = save / f"{store}-{result.seed}.jsonl"
+        file.write_text(history.text(result.lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Looking for planted bugs with fresh seeds: how many each of them takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from tests.simulation.bugs import BUGS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def find(name: str, start: int, most: int) -> tuple[str, int | None, int, str]:
+    """Return (the bug, the first seed that finds it, how many were tried, what was seen)."""
+    bug = BUGS[name]
+    for seed in range(start, start + most):
+        result = bug.run(seed)
+        if not result.is_good:
+            return name, seed, seed - start + 1, ", ".join(sorted(result.names))
+    return name, None, most, ""
+
+
+def hunt(names: Sequence[str], *, seeds: int, jobs: int, start: int) -> int:
+    """Print what finds each bug; return 1 where one was not found."""
+    wanted = list(names) or list(BUGS)
+    perf_counter()
+    missed = 0
+    one = partial(find, start=start, most=seeds)
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for _name, seed, _tried, _seen in pool.imap_unordered(one, wanted):
+            missed += seed is None
+    return 1 if missed else 0
