@@ -268,7 +268,7 @@ class RabbitMedium(_Behind):
         return queue_name(PREFIX, queue)
 
     def _queues(self) -> list[str]:
-        return [one["name"] for one in self.queues()]
+        return [one["name"] for one in self.queues() if not one["exclusive"]]  # those are between a worker and itself
 
     def _channel(self) -> Any:
         return _Channel(self._server.url(self._vhost))
