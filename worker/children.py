@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from worker import linux
+from worker.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _FOLDER: Final = Path(__file__).parent
 #: A larger message goes into a file of its own; a SEQPACKET message must fit into the socket's buffer.
 _MAX_INLINE: Final = 64 * 1024
+#: How long a zygote that was asked to kill may keep silent, twice in a row: this process may have stood still, too.
+_SILENCE: Final = 3.0
 
 
 class Ends(Protocol):
@@ -54,6 +57,9 @@ class Zygote:
         self._ready = False
         self._waiting: deque[tuple[bytes, list[int]]] = deque()
         self._burying: asyncio.Task[None] | None = None
+        #: Until when the zygote has to show that it hears; how often it has not.
+        self._doubt: asyncio.TimerHandle | None = None
+        self._silences = 0
 
     def start(self) -> None:
         """Start the process, from the main thread; raise OSError where the interpreter cannot be executed."""
@@ -106,9 +112,32 @@ class Zygote:
         """Ask for a signal to the whole tree of a task."""
         if self._socket is not None:
             self._send(json.dumps({"do": "signal", "id": attempt_id, "signal": number}).encode(), [])
+            if number == signal.SIGKILL and self._doubt is None:
+                self._ping()
+
+    def _ping(self) -> None:
+        """See that the zygote hears: one that is stopped, or hangs, kills nobody."""
+        self._send(b'{"do": "ping"}', [])
+        self._doubt = self._loop.call_later(_SILENCE, self._is_silent)
+
+    def _is_silent(self) -> None:
+        self._silences += 1
+        if self._silences == 1:
+            self._ping()
+        else:
+            say(f"the zygote does not hear, and is killed with all tasks: pid {self._pid}")
+            self._trust()
+            linux.kill(self._pid)
+
+    def _trust(self) -> None:
+        self._silences = 0
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
 
     def close(self) -> None:
         """Let the zygote end, and all tasks with it."""
+        self._trust()
         if self._socket is not None:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
@@ -156,11 +185,14 @@ class Zygote:
                 self._ends.ended(message["id"], message["status"])
             elif "refused" in message:
                 self._ends.refused(message["id"], message["refused"])
+            elif "pong" in message:
+                self._trust()
             else:
                 self._ready = True
 
     def _died(self) -> None:
         assert self._socket is not None  # noqa: S101  only a live socket is read from
+        self._trust()
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()

@@ -5,6 +5,7 @@ The agent talks to it over a SEQPACKET socket, one JSON object a message::
 
     agent → zygote    {"do": "fork", "id", …}         with the pipe of the log, and more in a file where it is long
     agent → zygote    {"do": "signal", "id", "signal"}   to the whole tree of the task
+    agent → zygote    {"do": "ping"}                     answered by {"pong"}, where it hears
     zygote → agent    {"ready": pid}                  once
     zygote → agent    {"id", "status"}                ended with this wait status, and its tree is dead
     zygote → agent    {"id", "refused"}               could not be forked
@@ -122,6 +123,8 @@ class _Zygote:
             message = json.loads(_read_all(long[0]) if long else data)
             if message["do"] == "fork":
                 self.fork(message, fds)
+            elif message["do"] == "ping":
+                self.tell({"pong": self.pid})
             else:
                 self.signal(message["id"], message["signal"])
         finally:

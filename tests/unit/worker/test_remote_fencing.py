@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executors.conformance.world import is_alive
@@ -96,3 +99,18 @@ def test_an_agent_whose_id_somebody_else_has_kills_everything_and_stays_quiet(ki
     kit.kill_feeder()
     api.until(kit.is_over, "it ends with its feeder")
     assert not api.left
+
+
+def test_a_zygote_that_is_stopped_saves_nobody_from_a_kill(kit: Kit, api: Api) -> None:
+    """It is what kills; somebody has stopped it, or it hangs in the kernel."""
+    api.lease, api.heartbeat = 20, 0.5
+    kit.feed()
+    message = kit.begin(TICKS, kill_grace=0.2)
+    api.until(lambda: len(kit.lines()) == 2, "it has said who it is")
+    (zygote,) = map(int, Path(f"/proc/{kit.agent}/task/{kit.agent}/children").read_text().split())
+    os.kill(zygote, signal.SIGSTOP)
+    api.cancel(message.attempt_id)
+    assert message.wait() == "acked"
+    assert not is_alive(int(kit.lines()[1]))
+    assert api.ended(message.attempt_id).finish["outcome"] == "cancelled"
+    assert kit.line("true").state == "success"
