@@ -94,6 +94,8 @@ def _settings(names: Sequence[str]) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_pool": "threads",
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # After an outage it would allow fewer messages, and allow more again only with an acknowledgement that arrives.
+        "worker_enable_prefetch_count_reduction": False,
         "worker_detect_quorum_queues": False,
         "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,

@@ -148,6 +148,16 @@ class CeleryMedium:
     def _key(self, name: str) -> str:
         return f"{prefix_of_queues(self._prefix)}:{name}"
 
+    def waiting(self, queue: str) -> int:
+        """Return how many messages lie in *queue*, taken by nobody; raise Away."""
+        name = celery_queue(self._prefix, queue)
+        try:
+            if self._redis is not None:
+                return int(self._redis.llen(self._key(name)))
+            return int(self._open().default_channel.queue_declare(queue=name, passive=True).message_count)
+        except Exception as error:  # noqa: BLE001  # as above
+            raise self._lose(error) from None
+
     def _is_empty(self, name: str) -> bool:
         """Whether nothing lies in a queue of RabbitMQ's, and nobody has anything from it."""
         try:

@@ -31,14 +31,22 @@ class QoS(redis.QoS):
             while self._late:
                 self._remove_from_indices(self._late[0]).execute()  # type: ignore[no-untyped-call]  # as above
                 self._late.popleft()
-        except self.channel.connection_errors as error:
+        except Exception as error:  # noqa: BLE001  # a channel that was closed meanwhile fails in more than one way
             self._let_go(delivery_tag, error)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001,FBT002  # as kombu calls it
         try:
             super().reject(delivery_tag, requeue=requeue)  # type: ignore[no-untyped-call]  # it has no types
-        except self.channel.connection_errors as error:
+        except Exception as error:  # noqa: BLE001  # as above
             self._let_go(delivery_tag, error)
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put back what is held, when a connection is closed; where Redis is away that ends no worker."""
+        try:
+            super().restore_unacked(client)  # type: ignore[no-untyped-call]  # it has no types
+        except Exception as error:  # noqa: BLE001  # without its server kombu fails in more than one way
+            log.warning("messages could not be put back", messages=len(self._delivered), reason=type(error).__name__)
+            self._delivered.clear()
 
     def _let_go(self, delivery_tag: str, error: Exception) -> None:
         log.warning("the broker was not told that a message is dealt with", reason=type(error).__name__)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from celery import bootsteps, signals
+from celery.concurrency.thread import TaskPool
 from celery.exceptions import CPendingDeprecationWarning, Reject
 from celery.worker.request import Request
 from celery.worker.strategy import default, logger
@@ -18,6 +19,7 @@ from kombu import compression
 
 from executors.queues.celery_app import celery_queue, make_app, prefix_of_queues
 from executors.queues.hands import Once
+from executors.queues.medium import Away
 from executors.queues.message import NAME, NotOurs, read
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from dag.world import Clock
     from executors.queues.address import Address
+    from executors.queues.celery_medium import CeleryMedium
     from executors.queues.hands import Hands
 
 log = structlog.get_logger(__name__)
@@ -33,17 +37,19 @@ log = structlog.get_logger(__name__)
 _TICKET: Final = re.compile(r"rt[0-9]+\.[A-Za-z0-9_-]+")
 
 
-def make_worker_app(address: Address, *, prefix: str, queues: Sequence[str], slots: int, hands: Hands) -> Celery:
+def make_worker_app(
+    address: Address, *, prefix: str, queues: Sequence[str], slots: int, hands: Hands, once: Once | None = None
+) -> Celery:
     """Return the application of a process that works; it begins when Celery has started its worker."""
     app = make_app(address, prefix, serves=queues)
     # It warns after every outage of what its next release will do, which these settings have decided.
     warnings.simplefilter("ignore", CPendingDeprecationWarning)
     app.set_default()  # in the threads of the pool, Celery asks for whichever this is
     app.conf.worker_concurrency = slots
-    once = Once(hands)
+    offers = once or Once(hands)
 
     def run(*, v: int, attempt_id: str, ticket: str) -> None:  # noqa: ARG001  # what a message has
-        if not once.run(attempt_id, ticket):
+        if not offers.run(attempt_id, ticket):
             raise Reject("not started here", requeue=True)
 
     app.task(name=NAME, Request=_WakingRequest, Strategy=f"{__name__}:strict", typing=False, shared=False)(run)
@@ -80,12 +86,17 @@ def _connect(hands: Hands, prefix: str) -> None:
                 raise SystemExit(2)
         hands.take_up([name.removeprefix(beginning) for name in names], instance.concurrency)
 
+    draining: list[threading.Thread] = []
+
     def on_shutting_down(**_: Any) -> None:
         # From a signal handler, which must not wait; the threads of the pool are waited for by Celery.
-        threading.Thread(target=hands.drain, name="runyard-drain").start()
+        draining.append(threading.Thread(target=hands.drain, name="runyard-drain"))
+        draining[-1].start()
 
     def on_shutdown(**_: Any) -> None:
-        hands.drain()
+        # A worker that ends for want of anything better leaves its tasks to the next one.
+        for each in draining:
+            each.join()
 
     signals.celeryd_after_setup.connect(on_setup, weak=False)
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)
@@ -192,3 +203,40 @@ class _WakingRequest(Request):  # type: ignore[misc]  # it has no types
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001,FBT002  # as Celery calls it
         super().reject(requeue=requeue)
         _Waker.wake()
+
+
+class WaiterPool(TaskPool):  # type: ignore[misc]  # it has no types
+    """A pool that lets go of its threads: they wait for attempts, which go on whatever becomes of Celery."""
+
+    def on_stop(self) -> None:
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+class Stall:
+    """Finds a worker that takes nothing although there is something to take, and that has threads for it.
+
+    Celery has forgotten to listen after an outage again and again, in one release after the other.
+    """
+
+    def __init__(self, medium: CeleryMedium, queues: Sequence[str], once: Once, slots: int, clock: Clock) -> None:
+        self._medium = medium
+        self._queues = queues
+        self._once = once
+        self._slots = slots
+        self._clock = clock
+        self._seen = -1
+        self._since: float | None = None
+
+    def lasts(self) -> float:
+        """Return for how many seconds it has lasted."""
+        try:
+            waits = any(self._medium.waiting(queue) for queue in self._queues)
+        except Away:
+            waits = False
+        seen, busy = self._once.seen, self._once.busy
+        if not waits or seen != self._seen or busy >= self._slots:
+            self._seen, self._since = seen, None
+            return 0
+        now = self._clock.monotonic()
+        self._since = now if self._since is None else self._since
+        return now - self._since

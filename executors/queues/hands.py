@@ -53,11 +53,19 @@ class Once:
         self._hands = hands
         self._lock = threading.Lock()
         self._at_work: set[tuple[str, str]] = set()
+        #: How many messages there were.
+        self.seen = 0
+
+    @property
+    def busy(self) -> int:
+        """How many threads wait for an attempt."""
+        return len(self._at_work)
 
     def run(self, attempt_id: str, ticket: str) -> bool:
         """Run an attempt; return whether its message is dealt with, and not somebody else's."""
         offer = (attempt_id, ticket)
         with self._lock:
+            self.seen += 1
             if offer in self._at_work:
                 log.info("a message came again", attempt=attempt_id)
                 return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -27,7 +26,7 @@ log = structlog.get_logger(__name__)
 _FAREWELL: Final = 20_000
 
 
-class _End:
+class End:
     """Why the worker is to end: a signal, or the API's refusal."""
 
     def __init__(self) -> None:
@@ -50,6 +49,12 @@ class _End:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
 
+    def say(self) -> None:
+        """Stop where it was the API that ended it."""
+        log.info("stopped")
+        if self.refused is not None:
+            raise Stop(Exit.REFUSED, f"The API refuses this worker: {self.refused}")
+
 
 def serve(settings: WorkerSettings, executor: str) -> None:
     """Run a worker of the library that *executor* names, until a signal says stop; Stop where it cannot be."""
@@ -60,7 +65,7 @@ def serve(settings: WorkerSettings, executor: str) -> None:
 
 def _serve_dramatiq(settings: WorkerSettings) -> None:
     """Take messages as Dramatiq's worker does, until a signal says stop; Stop where the API refuses this worker."""
-    end = _End()
+    end = End()
     host = Host(settings, "dramatiq", end.refuse)
     address = broker_address(settings)
     with in_words(), installed("dramatiq", address.kind):
@@ -85,57 +90,16 @@ def _serve_dramatiq(settings: WorkerSettings) -> None:
     log.info("stopping")
     worker.stop(timeout=_FAREWELL)
     broker.close()
-    log.info("stopped")
-    if end.refused is not None:
-        raise Stop(Exit.REFUSED, f"The API refuses this worker: {end.refused}")
+    end.say()
 
 
 def _serve_celery(settings: WorkerSettings) -> None:
     """Take messages as Celery's worker does; the rest is the same."""
-    end = _End()
-    host = Host(settings, "celery", end.refuse)
     address = broker_address(settings)
     with in_words(), installed("celery", address.kind):
-        from celery import signals  # noqa: PLC0415  an extra
-        from celery.worker import state as celery_state  # noqa: PLC0415  as above
+        from runyard.workers import celery_service  # noqa: PLC0415  an extra
 
-        from executors.queues.celery_worker import NoTickets, make_worker_app  # noqa: PLC0415  as above
-
-        app = make_worker_app(
-            address,
-            prefix=settings.queue_prefix,
-            queues=settings.worker_queues,
-            slots=settings.worker_concurrency,
-            hands=host,
-        )
-    # Celery sets up no logging of its own where somebody listens to this.
-    signals.setup_logging.connect(_nothing, weak=False)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(NoTickets())
-    host.take_up(settings.worker_queues, settings.worker_concurrency)
-    end.listen()
-    worker = app.WorkController(
-        pool_cls="threads", concurrency=settings.worker_concurrency, hostname=settings.worker_name
-    )
-    serving = threading.Thread(target=worker.start, name="celery", daemon=True)
-    serving.start()
-    log.info("ready", broker=address.shown, queues=list(settings.worker_queues))
-    while serving.is_alive() and not end.came.wait(0.5):
-        pass
-    crashed = not end.came.is_set()
-    log.info("stopping")
-    celery_state.should_stop = 0  # the exit code; its loop looks at it at every turn
-    host.drain()
-    serving.join(_FAREWELL / 1000)
-    log.info("stopped")
-    if crashed:
-        raise Stop(Exit.CRASHED, "Celery's worker ended by itself; the log says why.")
-    if end.refused is not None:
-        raise Stop(Exit.REFUSED, f"The API refuses this worker: {end.refused}")
-
-
-def _nothing(**_: object) -> None:
-    """Set up no logging."""
+        celery_service.serve(settings, address, End())
 
 
 _SERVERS: Final = {"dramatiq": _serve_dramatiq, "celery": _serve_celery}

@@ -6,8 +6,10 @@ import asyncio
 import base64
 import json
 import logging
+import threading
 import time
 import zlib
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pika
@@ -15,11 +17,15 @@ import pytest
 import redis
 
 from executors.base import Phase
-from executors.queues.celery_worker import NoTickets
+from executors.queues.address import Address
+from executors.queues.celery_medium import CeleryMedium
+from executors.queues.celery_worker import NoTickets, Stall
+from executors.queues.hands import Once
 from executors.queues.message import NAME, body
 from tests.proxy import Proxy
 from tests.queues.celery_desk import working
 from tests.queues.desk import TICKET, Hands, all_accepted, executor_at, ids, launches, phases, until
+from tests.world import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -255,6 +261,35 @@ async def test_after_an_outage_the_free_threads_are_used_while_the_others_go_on(
                 wire.heal()
                 await executor.launch(launches(2))
                 await until(lambda: hands.busy == 3)
+
+
+async def test_a_worker_that_takes_nothing_of_what_waits_is_found(broker_url: str) -> None:
+    address = Address.read(broker_url)
+    clock, medium = FakeClock(), CeleryMedium(address, "runyard")
+    hands = Hands(holds=True)
+    once = Once(hands)
+    stall = Stall(medium, ["default"], once, 2, clock)
+    async with executor_at(broker_url, "celery") as (executor, _):
+        await executor.launch(launches(3))
+
+        def lasts() -> float:
+            clock.move(timedelta(seconds=10))
+            return stall.lasts()
+
+        assert [lasts() for _ in range(3)] == [0, 0, 10], "nobody listens"
+        threads = [threading.Thread(target=once.run, args=(each, "ticket")) for each in ("a", "b")]
+        for thread in threads:
+            thread.start()
+        await until(lambda: hands.busy == 2)
+        assert [lasts() for _ in range(3)] == [0, 0, 0], "it has no thread for them"
+        hands.let_go()
+        for thread in threads:
+            thread.join()
+        assert [lasts() for _ in range(3)] == [0, 10, 20]
+        with working(broker_url) as others:
+            await until(lambda: len(others.given) == 3)
+        assert lasts() == 0, "nothing waits"
+    medium.close()
 
 
 @pytest.mark.redis

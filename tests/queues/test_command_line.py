@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 import redis
+from celery.worker import state
+from pydantic import SecretStr
 
+from executors.queues.address import Address
 from executors.queues.delivery import pack
+from runyard.settings import WorkerSettings
+from runyard.workers import celery_service
+from runyard.workers.command import End
 from tests.brokers import PASSWORD, RedisServer
 from tests.queues.crew import CELERY, Crew, argv, ended, environment, get, stop
 from tests.system.service import Service, wait_for
@@ -180,6 +187,40 @@ def test_a_forged_message_runs_nothing_and_is_not_kept(service: Service, broker:
         wait_for(lambda: not client.hexists("runyard:runyard.default.msgs", forged))
     run = trigger(crew, "after", CHAIN)
     wait_for_success(service, "after", run)
+
+
+@pytest.mark.parametrize("library", ["celery"], indirect=True)
+def test_celerys_worker_is_started_again_when_it_ends_by_itself(
+    service: Service, broker: RedisServer, crew: Crew, key: str
+) -> None:
+    class Wish(End):
+        def listen(self) -> None:
+            """Only the main thread hears signals."""
+
+    settings = WorkerSettings(
+        home=crew.home,
+        api_url=service.url,
+        api_key=SecretStr(key),
+        worker_name="crew",
+        worker_concurrency=2,
+        worker_drain=0,
+    )
+    wish = Wish()
+    serving = threading.Thread(target=celery_service.serve, args=(settings, Address.read(broker.url), wish))
+    state.should_stop = None
+    serving.start()
+    try:
+        wait_for(crew.records, PATIENCE)
+        wait_for_success(service, "before", trigger(crew, "before", CHAIN))
+        crashed = [thread for thread in threading.enumerate() if thread.name == "celery"]
+        state.should_stop = 1
+        wait_for(lambda: not any(thread.is_alive() for thread in crashed))
+        state.should_stop = None
+        wait_for_success(service, "after", trigger(crew, "after", CHAIN))
+    finally:
+        wish.came.set()
+        serving.join(60)
+    assert not serving.is_alive()
 
 
 def test_a_worker_without_a_service_waits_and_says_so(crew: Crew) -> None:
