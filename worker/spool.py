@@ -41,6 +41,7 @@ _TOO_LONG: Final = 64 * 1024 * 1024
 #: How many empty folders are kept for attempts to come.
 _SPARES: Final = 64
 _PRIVATE: Final = 0o700
+_APPENDED: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class Spool:
@@ -170,19 +171,27 @@ class Spool:
         return os.lseek(self._file, 0, os.SEEK_CUR)
 
     def _compact(self) -> None:
-        """Start the file of outcomes afresh with what is unanswered."""
+        """Start the file of outcomes afresh with what is unanswered; go on with the old one where there is no room."""
         name = f"{self.folder}/outcomes"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC | os.O_CLOEXEC
-        new = os.open(f"{name}.new", flags, 0o600)
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = new
-        self._is_torn = False
-        for attempt_id, key in self._begun.items():
-            self._write({"begun": attempt_id, "key": key})
-        for finish in self._open.values():
-            self._write({"finish": finish})
-        os.rename(f"{name}.new", name)
+        old, was_torn = self._file, self._is_torn
+        try:
+            self._file = os.open(f"{name}.new", _APPENDED | os.O_TRUNC, 0o600)
+            self._is_torn = False
+            for attempt_id, key in self._begun.items():
+                self._write({"begun": attempt_id, "key": key})
+            for finish in self._open.values():
+                self._write({"finish": finish})
+            os.rename(f"{name}.new", name)
+        except OSError:
+            new, self._file, self._is_torn = self._file, old, was_torn
+            if new >= 0 and new != old:
+                os.close(new)
+            if old < 0:
+                # Ends of a predecessor are told from a full disk, too; its last line may have been cut off.
+                self._file, self._is_torn = os.open(name, _APPENDED, 0o600), True
+        else:
+            if old >= 0:
+                os.close(old)
 
 
 def one_line(text: str) -> str:

@@ -69,6 +69,28 @@ def test_the_file_of_outcomes_does_not_grow_for_ever(spool: Spool) -> None:
         assert (Path(spool.folder) / "outcomes").stat().st_size < 1_300_000
 
 
+def test_a_successor_with_a_full_disk_tells_what_its_predecessor_left(spool: Spool) -> None:
+    spool.keep(an_end("0190-a"))
+    folder = Path(spool.folder)
+    (folder / "outcomes").write_bytes((folder / "outcomes").read_bytes() + b'{"fin')
+    (folder / "outcomes.new").symlink_to("/dev/full")
+    successor = Spool(spool.folder)
+    (folder / "outcomes.new").unlink()  # room again
+    assert [end["attempt_id"] for end in successor.left()] == ["0190-a"]
+    successor.keep(an_end("0190-b"))
+    assert {end["attempt_id"] for end in Spool(spool.folder).left()} == {"0190-a", "0190-b"}
+
+
+def test_a_full_disk_while_the_file_is_written_anew_loses_no_end(spool: Spool) -> None:
+    spool.keep(an_end("0190-a"))
+    (Path(spool.folder) / "outcomes.new").symlink_to("/dev/full")
+    spool._compact()
+    spool.keep(an_end("0190-b"))
+    spool.answered("0190-a")
+    (Path(spool.folder) / "outcomes.new").unlink()
+    assert [end["attempt_id"] for end in Spool(spool.folder).left()] == ["0190-b"]
+
+
 def test_an_empty_folder_is_handed_on_and_a_changed_one_is_not(spool: Spool) -> None:
     spool.prepare("a")
     first = Path(spool.work("a")).stat().st_ino
