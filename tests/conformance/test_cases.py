@@ -25,7 +25,7 @@ EXTRAS = {
     "::test_a_channel_that_rabbitmq_closes_costs_nothing",
     "unknown_queue_no_worker_message": "tests/api/test_workers.py",
     "cli_plain_dramatiq_module_starts": "tests/queues/test_command_line.py"
-    "::test_dramatiqs_own_command_line_starts_workers",
+    "::test_the_librarys_own_command_line_starts_a_worker",
     "master_kill_9_no_orphans": "tests/queues/test_command_line.py"
     "::test_with_the_master_its_workers_die_and_their_tasks_go_on",
     "prefetch_equals_threads": "tests/queues/test_consuming.py::test_a_worker_takes_as_many_messages_as_it_has_threads",
