@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from dag.errors import Invalid
@@ -7,6 +11,7 @@ from executors.base import ExecutorConfig
 from executors.queues.address import PLACE, Address
 from executors.queues.factory import create_dramatiq
 
+ROOT = Path(__file__).parents[2]
 SECRET = "s3cret-p/ss"  # noqa: S105  # it is nobody's password
 ESCAPED = "s3cret-p%2Fss"
 
@@ -106,3 +111,31 @@ def _with(config: ExecutorConfig, url: str) -> ExecutorConfig:
         parallelism=config.parallelism,
         options={"broker_url": url, "prefix": "runyard"},
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "missing", "extra"),
+    [
+        ("dramatiq", "redis://h", "redis", "redis"),
+        ("dramatiq", "redis://h", "dramatiq", "redis"),
+        ("dramatiq", "amqp://h", "pika", "rabbitmq"),
+        ("celery", "redis://h", "celery", "celery"),
+        ("celery", "amqp://h", "kombu", "celery"),
+    ],
+)
+def test_without_its_extra_an_executor_says_what_to_install(name: str, url: str, missing: str, extra: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from pathlib import Path\n"
+        "from dag.errors import Invalid\n"
+        "from executors import registry\n"
+        "from executors.base import ExecutorConfig\n"
+        "p = Path('/')\n"
+        f"options = {{'broker_url': {url!r}, 'prefix': 'runyard'}}\n"
+        f"config = ExecutorConfig(name={name!r}, home=p, code_dir=p, log_dir=p, task_python='', parallelism=1,"
+        " options=options)\n"
+        "try:\n    registry.make(config)\n"
+        "except Invalid as error:\n    print(error.problems[0].code, error.problems[0].hint)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout == f"missing_extra pip install 'runyard[{extra}]'\n", done.stderr
