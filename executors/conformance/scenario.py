@@ -91,7 +91,7 @@ class Scenario:
 
 
 def scenario(
-    number: int, *needs: str, also: tuple[int, ...] = (), limit: float = 120.0, long: bool = False
+    number: int, *needs: str, also: tuple[int, ...] = (), limit: float = 300.0, long: bool = False
 ) -> Callable[[Check], Check]:
     """Register the decorated coroutine function as a scenario."""
 

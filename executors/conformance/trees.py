@@ -83,7 +83,7 @@ async def end_of_a_python_task_kills_its_daemons(bench: Bench) -> None:
     bench.expect([pid for pid in await _pids(bench, 1) if is_alive(pid)], [])
 
 
-@scenario(33, limit=240.0)
+@scenario(33)
 async def trees_are_dead_two_hundred_times_over(bench: Bench) -> None:
     """It holds every time, with neighbours running beside: two hundred trees of four processes each."""
     done = 0

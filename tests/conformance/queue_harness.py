@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.conformance.mediums import Medium
 
 #: How long running tasks get when their worker is asked to end.
-_DRAIN = 0.8
+_DRAIN = 3.0
 
 
 class Site:

@@ -59,7 +59,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_the_executor_promises_it(
     under: Under, scenario: Scenario, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -32,7 +32,7 @@ class Process:
             "RUNYARD_API_URL": harness.service.url,
             "RUNYARD_API_KEY": harness.service.key,
             "RUNYARD_WORKER_CONCURRENCY": str(slots),
-            "RUNYARD_WORKER_DRAIN": "0.8",
+            "RUNYARD_WORKER_DRAIN": "3",
         }
 
     async def start(self) -> str:
