@@ -136,18 +136,19 @@ class Arena:
         store, outlet = self.stores[n % len(self.stores)], self.contest.outlet(n)
         dice = random.Random(n)  # noqa: S311  # repeatable is the point
         while not self.over and self.claims < self.wanted:
-            found = await self._start_a_run(store, dice)
-            found += [one.attempt_id for one in await store.write(admit_ready, [outlet])]
+            await self._start_a_run(store, dice)
+            found = [one.attempt_id for one in await store.write(admit_ready, [outlet])]
             self.looks += 1
             while found:
                 found += await self._work(store, found.pop(), outlet, more=dice.random() < 0.5)
             await asyncio.sleep(dice.random() * 0.05)
 
-    async def _start_a_run(self, store: Store, dice: random.Random) -> list[Any]:
+    async def _start_a_run(self, store: Store, dice: random.Random) -> None:
+        if self.contest.width > 1 and dice.random() > 0.1:
+            return
         waiting = await store.read(work.startable_runs, self.flow.clock.now())
-        if waiting and (self.contest.width == 1 or dice.random() < 0.1):
+        if waiting:
             await store.write(start_run, dice.choice(waiting), "local", [])
-        return []
 
     async def _work(self, store: Store, attempt_id: str, outlet: Outlet, *, more: bool) -> list[Any]:
         """Start and end an attempt; the end brings more, or leaves the slot to whoever looks next."""
@@ -192,15 +193,15 @@ class Arena:
 
 
 @pytest.fixture
-async def stores(database_url: str, clock: FakeClock) -> AsyncIterator[list[Store]]:
-    """As many connections as there are claimers; on SQLite there is one writer, whoever asks."""
+async def stores(database_url: str, clock: FakeClock, *, long: bool) -> AsyncIterator[list[Store]]:
+    """With --long as many connections as there are claimers, else half; on SQLite one writer, whoever asks."""
     settings = DatabaseSettings(database_url)
     opened: list[Store] = []
     if settings.dialect == "sqlite":
         opened.append(await open_store(database_url, clock, SeededEntropy(1)))
     else:
         patient = Timeouts(patience=120, lock=60, command=90, statement=80, idle_in_transaction=90)
-        for seed in range(CLAIMERS // 8):
+        for seed in range(CLAIMERS // (8 if long else 16)):
             store = await PostgresStore.open(
                 settings, clock=clock, entropy=SeededEntropy(seed), timeouts=patient, notify=False
             )
