@@ -121,7 +121,7 @@ def _finish(tx: ModelTx, attempt: Attempt, end: End, outlets: Sequence[Any], act
             stop_everything(tx, run, "skipped", "fail_fast", actor="scheduler")
         look_at(tx, [run.instances[number] for number in one.task.downstream])
     end_if_done(tx, run, actor)
-    return admit(tx, outlets) if outlets else []
+    return admit(tx, outlets)
 
 
 def _settle(tx: ModelTx, attempt: Attempt, end: End, actor: str) -> str:

@@ -9,7 +9,7 @@ from dag.plan import compile_plan
 from metastore.commands.dags import DagPut
 from metastore.commands.runs import RunCreated
 from tests.simulation.model import rules
-from tests.simulation.model.going import admit, end_if_done, look_at_due, stop_everything
+from tests.simulation.model.going import admit, end_if_done, let_go_of_waiting, look_at_due, stop_everything
 from tests.simulation.model.records import dag_record, run_record, task_record
 from tests.simulation.model.rows import RUN_FINAL, Dag, Instance, Kept, Run, Version
 
@@ -191,7 +191,7 @@ def _go_on(tx: ModelTx, run: Run, default_executor: str, outlets: Sequence[Any])
     run.materialised = True
     look_at_due(tx, run)
     end_if_done(tx, run, "scheduler")
-    return admit(tx, outlets) if outlets else []
+    return admit(tx, outlets)
 
 
 def admit_ready(tx: ModelTx, outlets: Sequence[Any]) -> list[Admitted]:
@@ -220,6 +220,7 @@ def cancel_run(tx: ModelTx, dag_id: str, run_id: str, *, actor: str) -> Any:
         if was_queued:
             run.ended_at = tx.now
         end_if_done(tx, run, actor)
+        let_go_of_waiting(tx)
     return run_record(run)
 
 
@@ -230,6 +231,7 @@ def time_out_run(tx: ModelTx, run: int) -> bool:
     tx.run_event(found, "cancelling", actor="scheduler", reason="run_timeout")
     stop_everything(tx, found, "skipped", "run_timeout", actor="scheduler")
     end_if_done(tx, found, "scheduler")
+    let_go_of_waiting(tx)
     return True
 
 

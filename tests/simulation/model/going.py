@@ -114,11 +114,8 @@ def over(tx: ModelTx, attempt: Attempt, state: str) -> None:
 
 def admit(tx: ModelTx, outlets: Sequence[Any], *, actor: str = "scheduler") -> list[Admitted]:
     """Give the free slots of *outlets* to what is ready, best first."""
+    let_go_of_waiting(tx)
     limits = tx.data.limits
-    for key in sorted(tx.freed):
-        free = limits[key].free if key in limits else None
-        if free is not None and free > 0:
-            unblock(tx, key, free)
     candidates = []
     for key, outlet, queue in _places(tx, outlets):
         limit = limits.get(key)
@@ -137,6 +134,15 @@ def admit(tx: ModelTx, outlets: Sequence[Any], *, actor: str = "scheduler") -> l
             )
             candidates += [(key, outlet, queue, one) for one in ready[:most] if not tx.passes_over()]
     return _grant(tx, candidates, actor)
+
+
+def let_go_of_waiting(tx: ModelTx) -> None:
+    """Let what waits for the limits that this command freed be admitted again, as far as there is room."""
+    for key in sorted(tx.freed):
+        free = tx.data.limits[key].free if key in tx.data.limits else None
+        if free is not None and free > 0:
+            unblock(tx, key, free)
+    tx.freed.clear()
 
 
 def _places(tx: ModelTx, outlets: Sequence[Any]) -> list[tuple[str, Any, str | None]]:

@@ -82,6 +82,7 @@ def register_worker(tx: ModelTx, registration: Registration, lease: timedelta) -
     known = tx.data.agents.get(registration.worker_id)
     if known is not None and known.kind != "worker":
         raise Forbidden("This id is the one of a service's own agent.")
+    _refuse_foreign(tx, known, registration)
     tx.data.agents[registration.worker_id] = Agent(
         registration.worker_id,
         "worker",
@@ -98,13 +99,30 @@ def register_worker(tx: ModelTx, registration: Registration, lease: timedelta) -
     if known is not None and known.executor != registration.executor:
         _count_slots(tx, str(known.executor), known.queues)
     _count_slots(tx, registration.executor, {*registration.queues, *(known.queues if known is not None else ())})
+    return [one for one in _of_earlier_boots(tx, registration) if one not in registration.held]
+
+
+def _refuse_foreign(tx: ModelTx, known: Agent | None, registration: Registration) -> None:
+    """Refuse what would take a worker of other queues over, and what no worker can serve."""
+    if known is not None and registration.allowed is not None:
+        others = sorted(set(known.queues) - set(registration.allowed))
+        lives = known.lease_until is not None and known.lease_until > tx.now and not known.draining
+        if others and (lives or _of_earlier_boots(tx, registration)):
+            text = f"This id is the one of a worker that serves {', '.join(others)}; your key is not for that."
+            raise Forbidden(text)
+    announced = [executor for agent in tx.data.agents.values() if agent.kind == "agent" for executor in agent.executors]
+    placing = {one["name"] for one in announced} - {one["name"] for one in announced if one.get("by_queue")}
+    if registration.executor in placing:
+        raise Forbidden(f"The executor {registration.executor!r} has no queues that a worker could serve.")
+
+
+def _of_earlier_boots(tx: ModelTx, registration: Registration) -> list[str]:
     return sorted(
         attempt.id
         for attempt in tx.data.active.values()
         if attempt.placed_on == registration.worker_id
         and attempt.state == "running"
         and attempt.boot_id != registration.boot_id
-        and attempt.id not in registration.held
     )
 
 
