@@ -48,8 +48,6 @@ IDLE_IN_TRANSACTION: Final = 10.0
 #: How often time passes at a statement, and how much at the most.
 _POINT: Final = 0.15
 _PAUSE: Final = 0.01
-#: Compiled plans are the same in every seed that has the same document.
-_PLANS: Final[Plans] = PlanCache()
 
 
 class _Conversation:
@@ -87,6 +85,8 @@ class SqlDatabase:
         #: Of nobody's process.
         self._outer = copy_context()
         self.file = SqliteFile()
+        #: A seed's own: what another one has left in it would spare this one its statements.
+        self._plans: Plans = PlanCache()
         self._writer = self.file.connect()
         self._idle: list[Wire] = []
         self._holder: _Conversation | None = None
@@ -121,7 +121,7 @@ class SqlDatabase:
         if self._dice.random() < 0.5:
             talk.reader = self._reader()  # as on Postgres: what locks nothing waits for nobody
         self._open.append(talk)
-        tx = Tx(conn=cast("Connection", talk), now=true_time(self._loop), entropy=entropy, plans=_PLANS)
+        tx = Tx(conn=cast("Connection", talk), now=true_time(self._loop), entropy=entropy, plans=self._plans)
         try:
             result = await self._drive(talk, lambda: command(tx))
             self._break_or(talk, "db.error")
