@@ -173,12 +173,14 @@ def _judge(run: Run) -> str:
 
 
 def _not_before(history: History) -> dict[RunKey, str]:
-    """Return the run_after of each run that was asked for, or that its answer told."""
+    """Return the run_after of each run that was accepted; what a refused request asked for binds nobody."""
     found: dict[RunKey, str] = {}
     for call in history.calls:
+        if call["op"] != "trigger" or call["status"] not in range(200, 300):
+            continue
         answer, body = call.get("answer") or {}, call.get("body") or {}
         due = body.get("run_after") or answer.get("run_after")
         run_id = answer.get("run_id") or call.get("run_id")
-        if call["op"] == "trigger" and run_id is not None and due is not None:
+        if run_id is not None and due is not None:
             found[call["dag_id"], run_id] = due
     return found

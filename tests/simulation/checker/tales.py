@@ -275,6 +275,13 @@ def delayed() -> Tale:
     return tale.wait(60).run("r", "running").good("r", "a").run("r", "success").end()
 
 
+def taken() -> Tale:
+    """A run's name is asked for again, for another time, and refused."""
+    tale = Tale().dag({"a": {}}).trigger("r", body={"run_id": "r"})
+    tale.call("trigger", "r", 409, body={"run_id": "r", "run_after": "2026-01-01T01:00:00Z"})
+    return tale.run("r", "running").good("r", "a").run("r", "success").end()
+
+
 def deleted() -> Tale:
     """A DAG is deleted with its runs and their events."""
     tale = Tale().dag({"a": {}}).call("trigger", None, 201, answer={"run_id": "r", "version": 1})
@@ -301,6 +308,6 @@ GOOD: Final[dict[str, Callable[[], Tale]]] = {
         diamond, single, chain, retried, exhausted, lost, given_up, never_started, drained, rejected, cancelled,
         cancelled_unstarted, cancelled_too_late, cleared, cleared_and_cancelled, failed_fast, timed_out,
         allowed_to_fail, skipping, hasty, empty, repeated, unanswered, read_back, lowered, lowered_slots, superseded,
-        going_on, big, unfinished, held, delayed, deleted, by_the_api,
+        going_on, big, unfinished, held, delayed, taken, deleted, by_the_api,
     )
 }  # fmt: skip
