@@ -8,7 +8,7 @@ hold, it takes no more, however well the broker is.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from kombu.transport import redis
@@ -16,21 +16,17 @@ from kombu.transport.virtual import Empty
 
 log = structlog.get_logger(__name__)
 
+#: What Redis was not told yet is dealt with.  Of the process, for a channel does not outlive its connection: whichever
+#: comes after it says what the last one could not, else the message would lie there until its time is over.
+_LATE: Final[deque[str]] = deque()
+
 
 class QoS(redis.QoS):
     """What a consumer holds; it lets go even when nobody hears it."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)  # type: ignore[no-untyped-call]  # it has no types
-        #: What Redis was not told yet.  Until it is, or for as long as a worker may keep a message, it lies there.
-        self._late: deque[str] = deque()
-
     def ack(self, delivery_tag: str) -> None:
         try:
             super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # it has no types
-            while self._late:
-                self._remove_from_indices(self._late[0]).execute()  # type: ignore[no-untyped-call]  # as above
-                self._late.popleft()
         except Exception as error:  # noqa: BLE001  # a channel that was closed meanwhile fails in more than one way
             self._let_go(delivery_tag, error)
 
@@ -50,14 +46,28 @@ class QoS(redis.QoS):
 
     def _let_go(self, delivery_tag: str, error: Exception) -> None:
         log.warning("the broker was not told that a message is dealt with", reason=type(error).__name__)
-        self._late.append(delivery_tag)
+        _LATE.append(delivery_tag)
         self._quick_ack(delivery_tag)
+
+    def catch_up(self) -> None:
+        """Say what could not be said before, if it can be said now."""
+        while _LATE:
+            tag = _LATE.popleft()
+            try:
+                self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]  # it has no types
+            except Exception:  # noqa: BLE001  # the same error ends the listening, which says so
+                _LATE.append(tag)
+                return
 
 
 class Channel(redis.Channel):
     """A channel that throws away what is no message."""
 
     QoS = QoS
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        self.qos.catch_up()
+        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]  # it has no types
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
