@@ -32,6 +32,7 @@ class Wire:
         self.delay = 0.0
         self.silent = False
         self.listening = False
+        self.closed = False
         self.connections = 0
 
     async def __aenter__(self) -> Self:
@@ -42,8 +43,10 @@ class Wire:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.refuse()
-        self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.closed = True
+        while self._tasks:  # what is accepted while the others end is new
+            self.cut()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def listen(self) -> None:
         """Take connections, on the same port as before."""
@@ -77,10 +80,15 @@ class Wire:
         return data
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.closed:
+            writer.transport.abort()
+            return
         self.connections += 1
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step never comes to its `finally`.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = [writer]

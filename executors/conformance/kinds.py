@@ -205,6 +205,7 @@ class _Site:
     def __init__(self, port: int) -> None:
         self.port = port
         self.asked = 0
+        self._open: set[asyncio.StreamWriter] = set()
 
     @classmethod
     @asynccontextmanager
@@ -215,6 +216,8 @@ class _Site:
             yield site
         finally:
             server.close()
+            for writer in site._open:
+                writer.transport.abort()
 
     def get(self, path: str, **more: Any) -> dict[str, Any]:
         """Return the body of a task that asks for *path*; the parts of its request are among *more*."""
@@ -225,6 +228,7 @@ class _Site:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request by its path."""
         self.asked += 1
+        self._open.add(writer)
         with suppress(OSError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().strip()
             first, *headers = head.split("\r\n")
@@ -237,6 +241,7 @@ class _Site:
             writer.write(_said(path, {"first": first, "headers": fields, "body": body}))
             await writer.drain()
         writer.close()
+        self._open.discard(writer)
 
 
 def _said(path: str, echo: dict[str, Any]) -> bytes:
