@@ -4,6 +4,7 @@ Models here are the public contract: they read requests and describe answers.  A
 function beside their model (once, as they leave), and the tests hold the two together.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -37,8 +38,12 @@ def seconds_between(start: datetime | None, end: datetime | None) -> float | Non
     return None if start is None or end is None else (end - start).total_seconds()
 
 
+_NUMBER: Final = re.compile(r"\s*[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?\s*", re.ASCII)
+
+
 def _text_only(value: Any) -> Any:
-    if not isinstance(value, str | datetime):
+    # A text of digits would be read as seconds since 1970: a year, a mistyped number, whatever was meant.
+    if not isinstance(value, str | datetime) or (isinstance(value, str) and _NUMBER.fullmatch(value) is not None):
         raise PydanticCustomError("instant", "A moment is a text such as 2026-11-22T09:30:00Z")
     return value
 

@@ -321,7 +321,15 @@ async def test_filters_narrow_the_runs_down(both: Api) -> None:
         ]:
             assert ids((await admin.get(f"{RUNS}{query}")).json()["items"], "run_id") == expected, query
         assert ids((await admin.get("/api/v1/runs")).json()["items"], "run_id") == ["o", "r2", "r1", "r0"]
-        for query in ("state=done", "run_type=cron", "label=team", "label==x", "queued_at_gte=now", "label=a=%00"):
+        for query in (
+            "state=done",
+            "run_type=cron",
+            "label=team",
+            "label==x",
+            "queued_at_gte=now",
+            "queued_at_lte=2026",
+            "label=a=%00",
+        ):
             answer = await admin.get(f"{RUNS}?{query}")
             assert answer.status_code == 422, query
             assert pointers(answer)[0][0].startswith(f"/query/{query.partition('=')[0]}")
@@ -364,3 +372,10 @@ async def test_tasks_attempts_and_outputs_are_shown(both: Api) -> None:
             "/r/tasks?state=x",
         ):
             assert (await admin.get(f"{RUNS}{path}")).status_code == 422, path
+
+
+@pytest.mark.parametrize("text", ["0.5", "2026", "-1", " 7 ", "1e5", "20261122"])
+async def test_a_number_is_no_moment(api: Api, admin: httpx.AsyncClient, text: str) -> None:
+    await api.put("dice")
+    answer = await admin.post("/api/v1/dags/dice/runs", json={"run_after": text})
+    assert (answer.status_code, pointers(answer)) == (422, [("/run_after", "instant")])
