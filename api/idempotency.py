@@ -67,6 +67,7 @@ async def _mutation(
         Header(
             description="Makes a repeated request safe: one effect, and the first answer again, marked "
             "`Idempotent-Replayed: true`. 1 to 255 visible ASCII characters.",
+            json_schema_extra={"pattern": f"^{_KEY.pattern}$"},  # said only: what does not match gets its own problem
         ),
     ] = None,
 ) -> Mutation:

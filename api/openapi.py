@@ -187,7 +187,7 @@ def _describe(operation: dict[str, Any], call: Call) -> None:
         operation["x-runyard-scope"] = str(call.needs)
         operation["description"] = f"{operation.get('description', '')}\n\nNeeds the scope `{call.needs}`."
     for parameter in operation.get("parameters", ()):
-        parameter["schema"].pop("title", None)
+        parameter["schema"] = _without_null(parameter["schema"])
         if parameter["in"] == "path":
             parameter["schema"]["examples"] = [_EXAMPLES[parameter["name"]]]
         if parameter["in"] == "header":
@@ -203,6 +203,15 @@ def _describe(operation: dict[str, Any], call: Call) -> None:
     for status in call.fails:
         answers[str(status)] = _problem(status, call)
     operation["responses"] = dict(sorted(answers.items()))
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter; one that is left out has no value, and none has the value null."""
+    others: list[dict[str, Any]] = [one for one in schema.pop("anyOf", ()) if one != {"type": "null"}]
+    schema.pop("title", None)
+    if len(others) == 1:
+        return others[0] | schema
+    return schema | ({"anyOf": others} if others else {})
 
 
 def _answer(call: Call) -> dict[str, Any]:

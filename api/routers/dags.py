@@ -37,7 +37,10 @@ _DOCUMENT_BODY: Final[dict[str, Any]] = {
             "schema": {"$ref": "#/components/schemas/DagDocument"},
             "example": schemas.EXAMPLE_DOCUMENT,
         },
-        "application/yaml": {"schema": {"$ref": "#/components/schemas/DagDocument"}},
+        "application/yaml": {
+            "schema": {"$ref": "#/components/schemas/DagDocument"},
+            "example": schemas.EXAMPLE_DOCUMENT,
+        },
     },
 }
 _ETAG: Final = {"ETag": "The DAG's entity tag, for `If-Match` and `If-None-Match`."}

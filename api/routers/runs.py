@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query, Request
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
@@ -39,7 +39,8 @@ router = Router(prefix="/api/v1", tags=["Runs"])
 
 #: How often a DAG may change under a trigger before it gives up.
 _MOVES: Final = 5
-_LABEL_FILTER: Final = re.compile(rf"(?:{schemas.LABEL_NAME})=[^\0]{{0,255}}", re.ASCII | re.DOTALL)
+_LABEL_FILTER: Final = re.compile(rf"(?:{schemas.LABEL_NAME})=[^\x00]{{0,255}}", re.ASCII)
+_LABEL_SCHEMA: Final = {"type": "string", "pattern": f"^{_LABEL_FILTER.pattern}$"}
 
 
 def _label(text: str) -> str:
@@ -54,7 +55,7 @@ async def _filters(
     ] = None,
     run_type: Annotated[list[schemas.RunType] | None, Query(description="Only runs that came to be like this.")] = None,
     label: Annotated[
-        list[Annotated[str, AfterValidator(_label)]] | None,
+        list[Annotated[str, AfterValidator(_label), WithJsonSchema(_LABEL_SCHEMA)]] | None,
         Query(description="Only runs with this label, as `name=value`; given several times, with all.", max_length=16),
     ] = None,
     queued_at_gte: Annotated[Moment | None, Query(description="Only runs accepted at this moment or later.")] = None,

@@ -82,7 +82,15 @@ class DagPage(Answer):
 class DagPatch(RequestBody):
     """What to change of a DAG outside of its document."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"paused": False}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"paused": False}],
+            "anyOf": [
+                {"required": ["paused"], "properties": {"paused": {"type": "boolean"}}},
+                {"required": ["tags"], "properties": {"tags": {"type": "array"}}},
+            ],
+        }
+    )
 
     paused: StrictBool | None = Field(
         default=None, description="true: its runs wait from now on, what runs goes on; false: they start again."

@@ -84,6 +84,31 @@ def test_every_schema_and_field_has_words(document: dict[str, Any]) -> None:
             assert field == "items" or "$ref" in value or value.get("description"), f"{name}.{field}"
 
 
+def test_parameters_say_what_is_taken_and_none_is_null(document: dict[str, Any]) -> None:
+    seen = {}
+    for verb, path, operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            assert "null" not in json.dumps(schema), (verb, path, parameter["name"])
+            seen[parameter["name"]] = schema
+    for name, good, bad in [
+        ("Idempotency-Key", "a-1", "a b"),
+        ("Idempotency-Key", "x" * 255, ""),
+        ("label", ["team=data", "a/b="], ["team"]),
+        ("label", ["a=b=c\nd"], ["=data"]),
+    ]:
+        assert validator(document, seen[name]).is_valid(good)
+        assert not validator(document, seen[name]).is_valid(bad)
+
+
+@pytest.mark.parametrize("body", [{}, {"paused": None}, {"tags": None}, {"paused": None, "tags": None}])
+def test_the_schema_of_a_patch_says_that_something_changes(document: dict[str, Any], body: dict[str, Any]) -> None:
+    check = validator(document, document["components"]["schemas"]["DagPatch"])
+    assert not check.is_valid(body)
+    assert check.is_valid(body | {"paused": True})
+    assert check.is_valid(body | {"tags": ["demo"]})
+
+
 def test_the_document_is_one_and_every_reference_in_it_leads_somewhere(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     for name in re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(document)):
