@@ -15,7 +15,7 @@ import uvloop
 
 from metastore import migrate
 from metastore.settings import DatabaseSettings
-from runyard import home, journal, web
+from runyard import home, journal, misspelled, web
 from runyard.exits import in_words
 from runyard.service import Parts, run
 from runyard.version import version
@@ -37,6 +37,7 @@ def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: boo
     os.umask(0o077)
     _hide_memory()
     journal.configure(settings.log_level, human=sys.stderr.isatty())
+    misspelled.warn(os.environ)
     alone = address is not None and scheduler
     with ExitStack() as stack:
         home.prepare(settings.home)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from executors.queues.factory import installed
-from runyard import journal
+from runyard import journal, misspelled
 from runyard.exits import Exit, Stop, in_words
 from runyard.workers.host import Host, broker_address
 from runyard.world import SystemClock
@@ -60,6 +60,7 @@ def serve(settings: WorkerSettings, executor: str) -> None:
     """Run a worker of the library that *executor* names, until a signal says stop; Stop where it cannot be."""
     os.umask(0o077)
     journal.configure(settings.log_level, human=sys.stderr.isatty())
+    misspelled.warn(os.environ)
     _SERVERS[executor](settings)
 
 
