@@ -33,6 +33,8 @@ _BELIEVED: Final = 1.0
 _DOUBTED: Final = 0.05
 #: A metastore that takes longer is not one to send work to.
 _PATIENCE: Final = 2.0
+#: So long after the start it is no news that something has not begun yet.
+_STARTING: Final = 5.0
 
 
 class Placer(Protocol):
@@ -55,9 +57,12 @@ class Readiness:
         self._clock = clock
         self._active = active
         self._down: list[str] = []
+        self._begun = clock.monotonic()
         self._looked: asyncio.Task[bool] | None = None
         self._at = 0.0
         self._was = True
+        #: Whether it was logged that something is not ready.
+        self._told = False
 
     async def ready(self) -> bool:
         """Whether work may be sent."""
@@ -83,16 +88,23 @@ class Readiness:
                     unwell.append(f"log store {self._log_dir}")
         except TimeoutError:
             unwell.append(f"log store {self._log_dir}")
-        if self._was and unwell:
+        if unwell and not self._told and not self._is_starting():
             log.warning("not ready", because=unwell)
+            self._told = True
+        if not unwell:
+            self._told = False
         self._was = not unwell
         return not unwell
+
+    def _is_starting(self) -> bool:
+        return self._clock.monotonic() - self._begun < _STARTING
 
     def _executors_down(self) -> list[str]:
         """Return the executors that are down, where that is a reason."""
         down = [f"executor {one.name}" for one in self._active if one.health().status is HealthStatus.DOWN]
-        if down and down != self._down:
-            log.warning("executors down", executors=down)
-        self._down = down
+        if not self._is_starting():
+            if down and down != self._down:
+                log.warning("executors down", executors=down)
+            self._down = down
         served = any(one.by_queue for one in self._active)
         return down if len(down) == len(self._active) and not served else []

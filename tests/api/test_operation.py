@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
+from structlog.testing import capture_logs
 
 from api import problems
 from api.app import create_app
@@ -83,6 +84,20 @@ class TestHealth:
                 one.status = UP
             api.clock.move(timedelta(seconds=1))
             assert (await nobody.get("/health/ready")).status_code == 200
+
+    async def test_what_has_not_begun_yet_is_logged_when_it_should_have(self, api: Api) -> None:
+        local = Standing("local", by_queue=False, status=DOWN)
+        app = create_app(store=api.store, clock=api.clock, entropy=api.entropy, settings=api.settings, active=[local])
+        async with api.client(app=app) as nobody:
+            with capture_logs() as lines:
+                assert (await nobody.get("/health/ready")).status_code == 503
+            assert lines == []
+            api.clock.move(timedelta(seconds=6))
+            with capture_logs() as lines:
+                for _ in range(3):
+                    assert (await nobody.get("/health/ready")).status_code == 503
+                    api.clock.move(timedelta(seconds=1))
+            assert [line["event"] for line in lines] == ["executors down", "not ready"]
 
     async def test_ready_says_no_while_the_log_store_is_away(self, api: Api) -> None:
         async with api.client() as nobody:
