@@ -69,7 +69,10 @@ class RunCreate(RequestBody):
         default=None, description="The run does not start before this moment. Left out: it may start at once."
     )
     labels: Annotated[dict[LabelName, LabelValue], Field(max_length=64)] = Field(
-        default_factory=dict, description="Names and values to find the run by.", examples=[{"team": "data"}]
+        default_factory=dict,
+        description="Names and values to find the run by.",
+        examples=[{"team": "data"}],
+        json_schema_extra={"additionalProperties": False},
     )
     note: Annotated[str, StringConstraints(max_length=10_000, strict=True), Clean] | None = Field(
         default=None, description="A remark for people."
