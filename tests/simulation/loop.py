@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import heapq
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, cast
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from contextvars import Context
 
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
+#: What ends an :func:`asyncio.sleep`.
+_wake: Final = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]  # its own, and what sleep() calls
+#: After how many new tasks those that are done are let go.
+_SWEEP: Final = 256
 
 
 class Stuck(Exception):
@@ -132,7 +136,8 @@ class SimLoop:
         self.steps = 0
         #: Errors that nobody caught: callbacks', and those of tasks that nobody waited for.
         self.errors: list[str] = []
-        self._tasks: dict[int, asyncio.Task[Any]] = {}
+        self._tasks: list[tuple[Process | None, asyncio.Task[Any]]] = []
+        self._sweep_at = _SWEEP
         self._numbers = 0
 
     # What asyncio asks for
@@ -151,12 +156,15 @@ class SimLoop:
     def call_later(
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> Handle:
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        handle = Handle(callback, args, copy_context() if context is None else context, self._now + delay)
+        self._count += 1
+        heappush(self._timers, (handle._when, self._count, handle))
+        return handle
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Handle:
         handle = Handle(callback, args, copy_context() if context is None else context, when)
         self._count += 1
-        heapq.heappush(self._timers, (when, self._count, handle))
+        heappush(self._timers, (when, self._count, handle))
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
@@ -170,10 +178,11 @@ class SimLoop:
         task: asyncio.Task[Any] = asyncio.Task(
             coro, loop=cast("Any", self), name=name or f"task-{self._numbers}", context=context
         )
-        number = self._numbers
         # Held until it is done: the garbage collector must not end what a killed process has left behind.
-        self._tasks[number] = task
-        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+        self._tasks.append((PROCESS.get() if context is None else context.get(PROCESS), task))
+        if len(self._tasks) >= self._sweep_at:
+            self._tasks = [one for one in self._tasks if not one[1].done() or _is_untold(one[1])]
+            self._sweep_at = 2 * len(self._tasks) + _SWEEP
         return task
 
     def get_debug(self) -> bool:
@@ -231,8 +240,9 @@ class SimLoop:
         asyncio._set_running_loop(cast("Any", self))
         self._running = True
         try:
-            main = self.create_task(work, name="main")
-            self._until(main)
+            with _found_quickly(self):
+                main = self.create_task(work, name="main")
+                self._until(main)
             return main.result()
         finally:
             self._running = False
@@ -244,9 +254,11 @@ class SimLoop:
     def _until(self, main: asyncio.Task[Any]) -> None:
         """Take step after step until *main* is done."""
         ready = self._ready
+        most = self.MOST_STEPS
         while not main.done():
             if not ready:
                 self._advance()
+                continue
             handle = ready.popleft()
             if handle._cancelled:
                 continue
@@ -254,7 +266,7 @@ class SimLoop:
             if process is not None and not _may_step(process, handle):
                 continue
             self.steps += 1
-            if self.steps > self.MOST_STEPS:
+            if self.steps > most:
                 raise Runaway(f"{self.steps} steps by {self._now:.3f} s")
             try:
                 handle.context.run(handle.callback, *handle.args)
@@ -265,17 +277,24 @@ class SimLoop:
         """Let time pass until something is due."""
         timers = self._timers
         while timers and timers[0][2]._cancelled:
-            heapq.heappop(timers)
+            heappop(timers)
         if not timers:
             raise Stuck(f"nothing is left to do at {self._now:.3f} s")
         self._now = max(self._now, timers[0][0])
-        while timers and timers[0][0] <= self._now:
-            self._ready.append(heapq.heappop(timers)[2])
+        now, ready = self._now, self._ready
+        while timers and timers[0][0] <= now:
+            handle = heappop(timers)[2]
+            if handle.callback is _wake and not handle._cancelled:
+                # The end of a sleep takes no step of its own: whoever slept takes the next one.
+                _wake(*handle.args)
+            else:
+                ready.append(handle)
 
     def _end(self) -> None:
         """Throw away what is still under way; its ``finally`` clauses run, and nothing that they ask for."""
         self._closed = True
-        left = list(self._tasks.values())
+        self._tell_untold()
+        left = [task for _, task in self._tasks if not task.done()]
         self._ready.clear()
         self._timers.clear()
         told = len(self.errors)
@@ -288,6 +307,32 @@ class SimLoop:
         self._timers.clear()
         self._tasks.clear()
         del self.errors[told:]
+
+    def _tell_untold(self) -> None:
+        """Note the errors of tasks that nobody has asked for, and nobody was about to."""
+        asking = {id(arg) for handle in self._ready for arg in handle.args}
+        for process, task in self._tasks:
+            if task.done() and _is_untold(task):
+                error = task.exception()  # it is told now
+                if id(task) not in asking and (process is None or process.is_alive):
+                    self.errors.append(f"nobody asked how {task.get_name()} ended: {error!r}")
+
+
+def _is_untold(task: asyncio.Task[Any]) -> bool:
+    """Whether a task has ended with an error that nobody has asked for."""
+    return bool(task._log_traceback)  # what asyncio goes by when a task is thrown away
+
+
+@contextmanager
+def _found_quickly(loop: SimLoop) -> Iterator[None]:
+    """Answer asyncio's own question for the running loop without the system call that its answer costs (getpid)."""
+    events: Any = asyncio.events
+    before = events.get_running_loop, events._get_running_loop
+    events.get_running_loop = events._get_running_loop = lambda: loop
+    try:
+        yield
+    finally:
+        events.get_running_loop, events._get_running_loop = before
 
 
 def _may_step(process: Process, handle: Handle) -> bool:

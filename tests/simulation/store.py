@@ -31,7 +31,7 @@ T = TypeVar("T")
 #: For how long one write or read is tried with all its repetitions, in seconds.
 PATIENCE: Final = 20.0
 #: How often whoever is asked how a transaction ended has never heard of it, so that it runs once more.
-_AGAIN: Final = 0.2
+_AGAIN: Final = 0.5
 
 
 class Broken(Exception):
@@ -201,17 +201,24 @@ class SimStore:
         return done
 
     async def _read_once(self, call: Call) -> Any:
-        await self._wire()
+        await self._refused()
         result = await self._database.query(self._process, call)
         await self._wire()
         return result
 
-    async def _wire(self) -> None:
-        """Take the time that a message to the database takes, if there is one."""
+    async def _refused(self) -> None:
+        """Take the time to notice that there is no database, if there is none."""
         if self._weather.is_down("database"):
             await asyncio.sleep(0.01 + 0.2 * self._dice.random())
             self._weather.count("db.refused")
             raise Broken("connection refused")
+
+    async def _wire(self) -> None:
+        """Take the time that a message to or from the database takes, if there is one.
+
+        A question needs none: what it is asked about does not depend on when it was put.
+        """
+        await self._refused()
         slow = 2.0 if self._weather.strikes("db.slow") else 0.004
         await asyncio.sleep(slow * self._dice.random())
 
@@ -231,9 +238,9 @@ class SimStore:
 
     async def _alone(self, work: Any) -> Any:
         """Run *work* in a task that a cancelled caller leaves running."""
-        task = self._loop.create_task(work)
-        task.add_done_callback(_seen)
-        return await asyncio.shield(task)
+        told = self._loop.create_future()
+        self._loop.create_task(work).add_done_callback(partial(_tell, told))
+        return await told
 
     @property
     def _loop(self) -> SimLoop:
@@ -252,7 +259,15 @@ class Call:
         return self.function(conn, *self.args, **self.kwargs)
 
 
-def _seen(task: asyncio.Task[Any]) -> None:
-    """Note that a task's error is known, even where the caller has gone."""
-    if not task.cancelled():
-        task.exception()
+def _tell(told: asyncio.Future[Any], task: asyncio.Task[Any]) -> None:
+    """Tell the caller how a task ended, if it still waits; the error of a task is known either way."""
+    if task.cancelled():
+        told.cancel()
+        return
+    error = task.exception()
+    if told.done():
+        return
+    if error is None:
+        told.set_result(task.result())
+    else:
+        told.set_exception(error)
