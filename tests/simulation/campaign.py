@@ -22,8 +22,8 @@ FAULTS = (
     "broker.redelivered", "broker.restart", "broker.slow", "broker.twice", "clock.back", "clock.forward", "clone",
     "crash.agent", "crash.api", "crash.feeder", "crash.scheduler", "crash.zygote", "db.again", "db.crash", "db.error",
     "db.lost_reply", "db.outage", "db.refused", "db.restart", "db.slow", "db.unavailable", "disk.full", "freeze.agent",
-    "freeze.host", "freeze.service", "hint.lost", "http.lost_answer", "http.lost_request", "http.slow", "link.broken",
-    "net.partition", "stop.scheduler",
+    "freeze.host", "freeze.service", "hint.lost", "host.gone", "http.lost_answer", "http.lost_request", "http.slow",
+    "link.broken", "net.partition", "stop.scheduler",
 )  # fmt: skip
 #: Those that a few dozen seeds meet.
 COMMON = (

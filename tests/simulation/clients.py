@@ -14,36 +14,45 @@ if TYPE_CHECKING:
     import random
 
     from tests.simulation.hosts import SimProcess
+    from tests.simulation.profile import Profile
 
 _TIMEOUT: Final = 10.0
 _MOST_TRIES: Final = 12
-#: What is asked, and how often.
-_OPS: Final = ("trigger",) * 8 + ("cancel", "cancel", "clear", "clear", "patch", "put", "read")
+#: How long whoever is in haste waits, at the most.
+_HASTE: Final = 2.0
 
 
 class Client:
     """One of them."""
 
-    def __init__(self, process: SimProcess, name: str, dice: random.Random, dags: list[str], *, size: int) -> None:
+    def __init__(
+        self, process: SimProcess, name: str, dice: random.Random, dags: list[str], profile: Profile, *, size: int
+    ) -> None:
         self._process = process
         self._network = process.site.network
         self._name = name
         self._dice = dice
+        self._profile = profile
         self._size = size
         self._dags = dags
         self._documents: dict[str, dict[str, Any]] = {}
         self._runs: list[tuple[str, str]] = []
+        #: The run that it asked about last.
+        self._last: tuple[str, str] | None = None
         self._keys = 0
         self._paused: set[str] = set()
 
-    async def run(self, until: float, requests: int) -> None:
-        """Make *requests* requests until the time *until*, then let go of what is paused."""
+    async def run(self, until: float) -> None:
+        """Make requests until the time *until*."""
         loop = self._process.loop
+        requests = self._profile.requests
         for dag_id in self._dags:
-            self._documents[dag_id] = shapes.document(self._dice, size=self._size)
+            self._documents[dag_id] = shapes.document(self._dice, self._profile, size=self._size)
             await self._put(dag_id)
         for _ in range(requests):
             pause = (until - loop.time()) * self._dice.random() * 2 / requests
+            if self._dice.random() < self._profile.haste:
+                pause = _HASTE * self._dice.random()
             await asyncio.sleep(max(0.0, pause))
             await self._one()
             requests -= 1
@@ -54,31 +63,38 @@ class Client:
             await self._ask("patch", {"dag_id": dag_id, "paused": False}, key=self._new_key())
 
     async def _one(self) -> None:
-        op = self._dice.choice(_OPS)
+        op = self._dice.choice(self._profile.ops)
         dag_id = self._dice.choice(self._dags)
         key = self._new_key() if self._dice.random() < 0.7 else None
         match op:
             case "trigger":
                 await self._trigger(dag_id, key)
             case "put":
-                self._documents[dag_id] = shapes.changed(self._dice, self._documents[dag_id], size=self._size)
+                self._documents[dag_id] = shapes.changed(
+                    self._dice, self._profile, self._documents[dag_id], size=self._size
+                )
                 await self._put(dag_id)
             case "patch":
                 pauses = dag_id not in self._paused
                 self._paused ^= {dag_id}
                 await self._ask("patch", {"dag_id": dag_id, "paused": pauses}, key=key or self._new_key())
             case _ if self._runs:
-                dag_id, run_id = self._dice.choice(self._runs[-6:])
+                if self._last is None or self._dice.random() >= self._profile.insists:
+                    self._last = self._dice.choice(self._runs[-6:])
+                dag_id, run_id = self._last
                 body = {"dag_id": dag_id, "run_id": run_id}
                 if op == "clear":
-                    body |= self._how_to_clear()
+                    body |= self._how_to_clear(dag_id)
                 await self._ask(op, body, key=key)
             case _:
                 pass
 
-    def _how_to_clear(self) -> dict[str, Any]:
+    def _how_to_clear(self, dag_id: str) -> dict[str, Any]:
         dice = self._dice
         body: dict[str, Any] = {"only_failed": dice.random() < 0.4, "downstream": dice.random() < 0.5}
+        if dice.random() < 0.3:
+            tasks = sorted(self._documents[dag_id]["tasks"])  # the run may have others: then it is refused
+            body["task_ids"] = sorted(dice.sample(tasks, dice.randint(1, len(tasks))))
         if dice.random() < 0.1:
             body["dry_run"] = True
         return body
@@ -91,8 +107,9 @@ class Client:
         if self._dice.random() < 0.3:
             body["run_id"] = f"{self._name}-{self._dice.randint(1, 20)}"
         if self._dice.random() < 0.15:
-            later = true_time(self._process.loop) + timedelta(seconds=round(self._dice.uniform(3, 30), 3))
-            body["run_after"] = later.isoformat()
+            # Later, or before what others have asked for.
+            off = self._dice.choice((1, 1, -1)) * round(self._dice.uniform(3, 30), 3)
+            body["run_after"] = (true_time(self._process.loop) + timedelta(seconds=off)).isoformat()
         answer = await self._ask("trigger", body, key=key)
         if answer is not None:
             self._runs.append((dag_id, answer["run_id"]))

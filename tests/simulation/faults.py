@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Between these moments faults strike; afterwards everything is put right.
 FIRST: Final = 4.0
-LAST: Final = 110.0
+LAST: Final = 90.0
 _MOST: Final = 40
 
 #: What fails now and then while a window is open, and how often at the worst.
@@ -75,12 +75,23 @@ def plan(chance: Chance, size: Size, lease: float) -> list[Fault]:
         "api": [f"a{n}" for n in range(1, size.apis + 1)],
         "worker": [f"w{n}" for n in range(1, size.workers + 1)],
     }
-    number = dice.choice((0, 3, 8, 14, 20, 28, _MOST))
+    # A seed strikes everybody, or one or two of each; what needs the same victim twice is found sooner.
+    for role, hosts in names.items():
+        names[role] = sorted(dice.sample(hosts, min(len(hosts), dice.choice((1, 2, len(hosts))))))
+    number = dice.choice((0, 4, 8, 14, 20, 28, _MOST))
     kinds = sorted(_PLANNERS)
-    # A seed has some kinds often and others not at all: what needs several of one kind is found sooner.
-    liked = dice.sample(kinds, dice.randint(3, len(kinds)))
+    # Some kinds often and others not at all: the same for what needs several of one kind.
+    liked = dice.sample(kinds, dice.choice((1, 2, 4, 8, len(kinds))))
     found = [_PLANNERS[dice.choice(liked)](dice, names, lease) for _ in range(number)]
+    if dice.random() < 0.3:
+        found += [_climate(dice) for _ in range(dice.randint(1, 3))]
     return sorted(found, key=lambda fault: fault.at)
+
+
+def _climate(dice: random.Random) -> Fault:
+    """Return a weather that lasts, and that is as bad as it gets."""
+    kind = dice.choice(sorted(_WEATHER))
+    return Fault("weather", FIRST, LAST - FIRST, kind, _WEATHER[kind])
 
 
 def _when(dice: random.Random) -> float:
@@ -130,6 +141,7 @@ _PLANNERS: Final[dict[str, Callable[[random.Random, dict[str, list[str]], float]
     ),
     "disk": lambda d, n, _: Fault("disk", _when(d), _outage(d), d.choice(n["worker"])),
     "clone": lambda d, n, lease: Fault("clone", _when(d), round(lease * d.uniform(0.5, 3), 3), d.choice(n["worker"])),
+    "gone": lambda d, n, _: Fault("gone", _when(d), 0, d.choice(n["worker"])),
     "database": lambda d, _n, _: Fault("database", _when(d), _outage(d)),
     "database.restart": lambda d, _n, _: Fault("database.restart", _when(d)),
     "api": lambda d, _n, _: Fault("api", _when(d), _outage(d) + d.choice((0, 20))),
@@ -158,10 +170,12 @@ class Nemesis:
 
     def end(self) -> None:
         """Put everything right: from now on the world is as it should be."""
-        self._is_over = True
+        self._is_over = self._world.site.is_calm = True
         for undo in self._endings:
             undo()
         for unit in self._units.values():
+            if unit.host.is_gone:
+                continue
             unit.rest = 0.5
             if unit.process is None:
                 unit.start()
@@ -276,6 +290,17 @@ class Nemesis:
 
         self._until(fault, end)
 
+    def _gone(self, fault: Fault) -> None:
+        """Take a worker's host away for good; the first one stays, and serves every queue."""
+        host = self._host(fault)
+        if host.name == "w1" or host.is_gone:
+            return
+        self._weather.count("host.gone")
+        host.is_gone = True
+        self._units[host.name].rest = None
+        for process in list(host.processes):
+            process.kill()
+
     def _clock(self, fault: Fault) -> None:
         self._weather.count("clock.forward" if fault.amount > 0 else "clock.back")
         self._host(fault).clock.offset += timedelta(seconds=fault.amount)
@@ -337,6 +362,7 @@ _STRIKES: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
     "freeze.service": Nemesis._freeze_service,
     "clock": Nemesis._clock,
     "clone": Nemesis._clone,
+    "gone": Nemesis._gone,
     "link": Nemesis._link,
     "partition": Nemesis._partition,
     "disk": Nemesis._disk,

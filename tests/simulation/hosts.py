@@ -30,6 +30,8 @@ class Host:
         #: What is on its disk, by the path of a home.
         self.homes: dict[str, Home] = {}
         self.processes: list[SimProcess] = []
+        #: Whether it was taken away, and nothing is ever started on it again.
+        self.is_gone = False
         #: Connections between processes here, by the end that made them.
         self.links: list[Transport] = []
         self._pids = 100
@@ -71,6 +73,8 @@ class Site:
         self.context = copy_context()
         self.hosts: dict[str, Host] = {}
         self.network = Network(self)
+        #: Whether nothing goes wrong any more, and what is left is to come to an end.
+        self.is_calm = False
         #: What tasks wrote, when they died, what clients asked and were answered, and what must never happen.
         self.journal: list[dict[str, Any]] = []
         self.deaths: list[dict[str, Any]] = []

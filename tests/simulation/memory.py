@@ -12,7 +12,6 @@ from tests.simulation.model.rows import RUN_FINAL, Metastore, ModelTx
 from tests.simulation.store import Broken, Done, Dump, InDoubt
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
 
     from tests.simulation.chance import SimEntropy
@@ -44,9 +43,8 @@ _COLUMNS: Final = (
 class MemoryDatabase:
     """The server."""
 
-    def __init__(self, loop: SimLoop, dice: random.Random, weather: Weather) -> None:
+    def __init__(self, loop: SimLoop, weather: Weather) -> None:
         self._loop = loop
-        self._dice = dice
         self._weather = weather
         self.data = Metastore()
 
@@ -56,8 +54,6 @@ class MemoryDatabase:
     async def transact(self, process: Process, entropy: SimEntropy, command: Call) -> Done:
         tx = ModelTx(self.data, true_time(self._loop), entropy, TWINS)
         tx.passes_over = self._passes_over
-        # What takes time in a database: waiting for locks, statement after statement.
-        await asyncio.sleep(0.003 * self._dice.random())
         self._break_or("db.error")
         await self._perish(process)
         result = self._call(tx, command)

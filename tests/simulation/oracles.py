@@ -22,7 +22,12 @@ _COARSE: Final = 3.0
 def judge(world: World, lines: Sequence[dict[str, Any]]) -> list[str]:
     """Return everything that is wrong."""
     events = [line for line in lines if line["type"] == "event"]
-    return [*_outages_that_fail_tasks(events), *_early_rescues(world, events), *_late_words(world, lines, events)]
+    return [
+        *_outages_that_fail_tasks(events),
+        *_early_rescues(world, events),
+        *_late_words(world, lines, events),
+        *_slots_of_the_dead(world, lines),
+    ]
 
 
 def _outages_that_fail_tasks(events: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -32,8 +37,20 @@ def _outages_that_fail_tasks(events: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield f"an outage has failed a task: {event}"
 
 
+def _slots_of_the_dead(world: World, lines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Find queues that are given, at rest, other slots than those of the workers that are still there."""
+    if lines[-1]["type"] != "rest":
+        return
+    last = {line["key"]: line["capacity"] for line in lines if line["type"] == "limit"}
+    for key, capacity in last.items():
+        queue = key.removeprefix("slots:dramatiq/")
+        slots = world.slots_of(queue)
+        if queue != key and capacity != slots + max(1, slots // 10):
+            yield f"in the end {key} has {capacity}, and its workers have {slots} slots"
+
+
 def _early_rescues(world: World, events: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Find leases of workers that ran out for time in which no API could have renewed them."""
+    """Find leases of workers that ran out though they were renewed, or for time in which no API could have done so."""
     lease = LEASE.total_seconds()
     quiet = min(15.0, lease / 2)
     ids = {home.host.name: home.agent_id for host in world.site.hosts.values() for home in host.homes.values()}
@@ -44,6 +61,8 @@ def _early_rescues(world: World, events: Sequence[dict[str, Any]]) -> Iterator[s
             continue
         at = _seconds(event["at"])
         heard = max((beat for beat in world.site.beats.get(ids[host], ()) if beat < at), default=0.0)
+        if at - heard < lease:
+            yield f"given up {at - heard:.1f} s after a heartbeat that was answered: {event}"
         for began, *rest in world.site.network.outages:
             ended = min(rest[0], at) if rest else at
             if ended > heard and ended - max(began, heard) > quiet + _COARSE and at - ended < lease - _COARSE:

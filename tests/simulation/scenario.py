@@ -33,7 +33,7 @@ StoreKind = Literal["memory", "sqlite"]
 #: How long rest is waited for, after the last fault: far longer than any pause of the product's own.
 PATIENCE: Final = 2_400.0
 #: How long it has to last: what is late arrives in it, and changes nothing.
-_AFTER: Final = 30.0
+_AFTER: Final = 15.0
 _LOOK: Final = 5.0
 #: How long an answered cancel may take to reach a task: a lease, its grace, and a little.
 _GRACE: Final = LEASE.total_seconds() + 15.0
@@ -106,7 +106,7 @@ def run_seed(seed: int, store: StoreKind, *, faults: Sequence[Fault] | None = No
 def _database(store: StoreKind, loop: SimLoop, chance: Chance, weather: Weather) -> Database:
     if store == "sqlite":
         return SqlDatabase(loop, chance.stream("database"), weather)
-    return MemoryDatabase(loop, chance.stream("database"), weather)
+    return MemoryDatabase(loop, weather)
 
 
 async def _play(world: World, nemesis: Nemesis) -> bool:
@@ -115,7 +115,7 @@ async def _play(world: World, nemesis: Nemesis) -> bool:
     nemesis.begin()
     await asyncio.sleep(2.0)
     clients = world.clients()
-    busy = [process.spawn(client.run(LAST - 10.0, world.size.requests)) for process, client in clients]
+    busy = [process.spawn(client.run(LAST - 10.0)) for process, client in clients]
     await asyncio.wait(busy)
     await asyncio.sleep(max(0.0, LAST - world.loop.time()))
     nemesis.end()
@@ -126,8 +126,8 @@ async def _play(world: World, nemesis: Nemesis) -> bool:
     until = world.loop.time() + PATIENCE
     while world.loop.time() < until:
         await asyncio.sleep(_LOOK)
-        if world.database.is_at_rest():
+        if world.is_at_rest():
             await asyncio.sleep(_AFTER)
-            if world.database.is_at_rest():
+            if world.is_at_rest():
                 return True
     return False

@@ -41,5 +41,5 @@ class Unit:
             self.host.site.loop.call_later(self.rest, self._again, context=self.host.site.context)
 
     def _again(self) -> None:
-        if self.process is None:
+        if self.process is None and not self.host.is_gone:
             self.start()

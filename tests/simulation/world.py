@@ -22,6 +22,7 @@ from tests.simulation.clients import Client
 from tests.simulation.feeder import Feeder
 from tests.simulation.hosts import Site
 from tests.simulation.medium import queue_executor
+from tests.simulation.profile import draw
 from tests.simulation.requests import Requests
 from tests.simulation.shapes import QUEUES
 from tests.simulation.store import Exchange, SimStore
@@ -48,7 +49,6 @@ class Size:
     clients: int = 2
     dags: int = 3
     tasks: int = 6
-    requests: int = 14
     #: Slots of a scheduler's host, and of a worker.
     slots: int = 3
 
@@ -63,6 +63,7 @@ class World:
         self.database = database
         self.size = size
         self.site = Site(loop, chance, weather)
+        self.profile = draw(chance)
         dice = chance.stream("world")
         self.broker = Broker(self.site, chance.stream("broker"), tells=dice.random() < 0.6)
         self._exchange = Exchange(loop, chance.stream("hints"), weather)
@@ -101,8 +102,25 @@ class World:
             process = self.site.host(f"c{n}").start("client")
             dags = [f"c{n}d{d}" for d in range(1, self.size.dags + 1)]
             dice = self.chance.stream(f"client/{n}")
-            found.append((process, Client(process, f"c{n}", dice, dags, size=self.size.tasks)))
+            found.append((process, Client(process, f"c{n}", dice, dags, self.profile, size=self.size.tasks)))
         return found
+
+    def slots_of(self, queue: str) -> int:
+        """Return how many slots the workers have that serve *queue* and are still there."""
+        serving = [
+            host for host, queues in self._queues.items() if queue in queues and not self.site.hosts[host].is_gone
+        ]
+        return len(serving) * self.size.slots
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing is left to do, and every worker that is still there has been heard of."""
+        since = self.loop.time() - LEASE.total_seconds()
+        beats = [
+            self.site.beats.get(self.home(host).agent_id, ())
+            for host in self._queues
+            if not self.site.host(host).is_gone
+        ]
+        return self.database.is_at_rest() and all(beat and beat[-1] > since for beat in beats)
 
     def home(self, host: str) -> Home:
         (home,) = self.site.host(host).homes.values()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: The fork itself, and the way of an end from the kernel to the agent.
 _FORK = (0.001, 0.02)
 _REPORT = (0.0005, 0.01)
+#: How long tasks take at the most once all faults are over: what is waited for finds nothing.
+_CALM = 1.0
 
 
 class SimZygote:
@@ -93,7 +95,7 @@ class _Task:
             if name.startswith("SAW_") and value != "null":
                 self._write("saw", from_task=name.removeprefix("SAW_"), from_attempt=json.loads(value)["by"])
         if self._ends in "sf":
-            takes = self._plan["takes"]
+            takes = min(self._plan["takes"], _CALM) if self.process.site.is_calm else self._plan["takes"]
             self.process.later(takes * self.process.dice.uniform(0.5, 1.5), self._end)
 
     def _end(self) -> None:

@@ -24,6 +24,7 @@ from metastore.queries import work
 from metastore.queries import workers as worker_queries
 from scheduler.loop import _snapshot
 from tests.simulation import shapes
+from tests.simulation.profile import Profile
 from tests.simulation.requests import within
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _HOMES: Final = ("agent-1", "agent-2")
 _WORKERS: Final = ("1" * 32, "2" * 32, "3" * 32)
 _BOOTS: Final = ("boot-1", "boot-2")
 _KEYS: Final = ("key-1", "key-2")
+_PROFILE: Final = Profile()
 
 #: (command or query, its arguments, its keywords)
 Step = tuple["Callable[..., Any]", tuple[Any, ...], dict[str, Any]]
@@ -79,9 +81,9 @@ class Driver:
         dag_id = f"d{self._dice.randint(1, 3)}"
         known = self._data.dags.get(dag_id)
         if known is not None and self._flip(0.4):
-            document = shapes.changed(self._dice, known.versions[-1].document, size=6)
+            document = shapes.changed(self._dice, _PROFILE, known.versions[-1].document, size=6)
         else:
-            document = shapes.document(self._dice, size=6)
+            document = shapes.document(self._dice, _PROFILE, size=6)
         spec = load(document, dag_id=dag_id)
         more: dict[str, Any] = {"if_revision": self._dice.randint(1, 3)} if self._flip(0.1) else {}
         if self._flip(0.05):
