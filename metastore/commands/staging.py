@@ -21,7 +21,15 @@ _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgre
 _ATTEMPT: Final = select(attempts.c.state, attempts.c.key_hash).where(attempts.c.id == bindparam("attempt_id"))
 _STAGED: Final = select(staged_outputs.c.value).where(staged_outputs.c.attempt_id == bindparam("attempt_id"))
 _RUN_OF: Final = (
-    select(runs.c.id, runs.c.dag_id, runs.c.version, runs.c.content_hash, task_instances.c.task_no, attempts.c.key_hash)
+    select(
+        runs.c.id,
+        runs.c.dag_id,
+        runs.c.version,
+        runs.c.content_hash,
+        task_instances.c.task_no,
+        attempts.c.key_hash,
+        attempts.c.state,
+    )
     .select_from(
         attempts.join(task_instances, task_instances.c.id == attempts.c.instance).join(
             runs, runs.c.id == attempts.c.run
@@ -76,6 +84,8 @@ def read_input(tx: Tx, attempt_id: str, *, key_hash: str, task_id: str) -> str |
         raise NotFound("attempt", attempt_id)
     if row.key_hash is None or not hmac.compare_digest(row.key_hash, key_hash):
         raise BadCredential(f"This is not the key of the attempt {attempt_id}.")
+    if row.state != AttemptState.RUNNING.value:
+        raise Gone("attempt_gone", f"The attempt {attempt_id} is {row.state}: it needs no input any more.")
     plan = tx.plans.get(tx.conn, row.dag_id, row.version, row.content_hash)
     number = plan.numbers.get(task_id)
     if number is None or not _is_upstream(plan, number, row.task_no):

@@ -437,6 +437,9 @@ async def test_an_output_that_was_staged_comes_with_the_end(fleet: Fleet) -> Non
         await fleet.store.write(read_input, b.attempt_id, key_hash="x", task_id="a")
     with pytest.raises(Gone):
         await fleet.store.write(stage_output, a.attempt_id, key_hash=KEY, value="3")
+    await fleet.done(b.attempt_id)
+    with pytest.raises(Gone):
+        await fleet.store.write(read_input, b.attempt_id, key_hash=KEY, task_id="a")
 
 
 async def test_an_output_of_an_attempt_that_failed_is_seen_by_nobody(fleet: Fleet) -> None:
