@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The DAG of what ended long ago, of what an attempt may be made of, and of what nobody touches.
+#: The DAG of what ended long ago.
 PAST: Final = "dice"
-WORK: Final = "work"
 #: Every worker shows the same token here and every attempt has the same key: one header is enough for an attacker.
 TOKEN: Final = "T" * 43
 KEY: Final = "K" * 43
@@ -55,6 +54,7 @@ class Target:
     _over: asyncio.Event = field(init=False)
     _thread: threading.Thread = field(init=False)
     _signing: bytes = field(init=False, default=b"")
+    _work: str = field(init=False, default="work")
     _numbers: int = field(init=False, default=0)
 
     def __enter__(self) -> Self:
@@ -105,7 +105,11 @@ class Target:
         await self._past("monday")
         await api.flow.cancel(await api.flow.create(dag_id=PAST, run_id="tuesday"))
         await api.flow.create(dag_id=PAST, run_id="wednesday")
-        self.worker = Worker(api, await api.key("work"), token=TOKEN)
+        await self._employ()
+
+    async def _employ(self) -> None:
+        """Have a worker that serves."""
+        self.worker = Worker(self.api, await self.api.key("work"), token=TOKEN)
         assert (await self.worker.register(slots=10_000)).is_success
 
     async def _past(self, run_id: str) -> RunRecord:
@@ -159,7 +163,13 @@ class Target:
 
     async def queued(self) -> str:
         """Return an attempt that waits for a worker."""
-        return await offer(self.api, {"roll": TASK, "report": TASK | {"depends_on": ["roll"]}}, dag_id=WORK)
+        tasks = {"roll": TASK, "report": TASK | {"depends_on": ["roll"]}}
+        try:
+            return await offer(self.api, tasks, dag_id=self._work)
+        except RuntimeError:  # a call has drained the worker or paused the DAG: the ids in answers are drawn as well
+            self._work = f"work{self._number()}"
+            await self._employ()
+            return await offer(self.api, tasks, dag_id=self._work)
 
     async def running(self) -> str:
         """Return an attempt that the worker runs."""
