@@ -56,9 +56,14 @@ class DatabaseSettings:
     @property
     def shown(self) -> str:
         """The URL without its password, for logs and messages."""
+        if _SQLITE.match(self.url) is not None:
+            return self.url
         try:
             parts = urlsplit(self.url)
-        except ValueError:
+            _ = parts.port
+        except ValueError:  # what stands there for a port may be a part of a password
+            return "(unreadable)"
+        if "@" in parts.path + parts.query + parts.fragment:  # of a password with a / or ? or # in it
             return "(unreadable)"
         parts = parts._replace(query=re.sub(r"(?i)(password=)[^&]*", r"\1***", parts.query))
         if "@" not in parts.netloc:

@@ -42,6 +42,10 @@ def test_a_postgres_url_is_passed_on_as_it_is(scheme: str) -> None:
         ("postgresql://me@db/runyard", "postgresql://me@db/runyard"),
         ("postgresql://db/runyard?user=me&password=s3cret&x=1", "postgresql://db/runyard?user=me&password=***&x=1"),
         ("sqlite:///runyard.db", "sqlite:///runyard.db"),
+        ("sqlite:////srv/a@b/runyard.db", "sqlite:////srv/a@b/runyard.db"),
+        ("postgresql://me:12/s3cret@db/runyard", "(unreadable)"),
+        ("postgresql://me:12?s3cret@db/runyard", "(unreadable)"),
+        ("postgresql://me:12#s3cret@db/runyard", "(unreadable)"),
     ],
 )
 def test_a_password_is_never_shown(url: str, shown: str) -> None:
@@ -62,6 +66,9 @@ def test_a_password_is_never_shown(url: str, shown: str) -> None:
         "sqlite::memory:",
         "http://[bad",
         "postgresql://me:s3cret@db:port/x",
+        "postgresql://me@db:s3cret/x",
+        "postgresql://me:s3cret/x@db/x",
+        "postgresql://me:s3cret#x@db/x",
     ],
 )
 def test_any_other_url_is_refused_with_the_way_out_and_without_the_password(url: str) -> None:
