@@ -201,6 +201,14 @@ class Api:
             _accepted(answer)
 
 
+def _is_readable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and "@" not in url
+    except ValueError:  # its text quotes what may be a part of a password
+        return False
+
+
 def connect(clock: Clock | None = None, entropy: Entropy | None = None) -> Api:
     """Return the API that the environment names, with the key that it names or that lies in the home folder."""
     settings = ClientSettings.read()
@@ -213,6 +221,12 @@ def connect(clock: Clock | None = None, entropy: Entropy | None = None) -> Api:
         )
     if not key.isascii() or not key.isprintable() or not key.strip():
         raise Stop(Exit.REFUSED, "The API key has characters that no key has.", "check RUNYARD_API_KEY or admin.key")
+    if not _is_readable(settings.api_url):
+        raise Stop(
+            Exit.USAGE,
+            "RUNYARD_API_URL cannot be used: it must be like http://127.0.0.1:8080, without a user and a password.",
+            "the key is RUNYARD_API_KEY",
+        )
     return Api(settings.api_url, key.strip(), clock=clock or SystemClock(), entropy=entropy or SystemEntropy())
 
 

@@ -59,8 +59,8 @@ class Site:
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise UrlInvalid(f"RUNYARD_API_URL cannot be read: {error}") from None
+        except ValueError:  # its text quotes what may be a part of a password
+            raise UrlInvalid("RUNYARD_API_URL cannot be read: its host or its port is none") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UrlInvalid("RUNYARD_API_URL must be like https://runyard.example.com or http://127.0.0.1:8080")
         if parts.username is not None or parts.password is not None:

@@ -221,3 +221,15 @@ def test_an_id_is_one_segment_whatever_it_contains(parts: tuple[str, ...], path:
     with serving(ok()) as (api, seen):
         api.get(path)
     assert seen[0]["path"] == path
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:s3cret@h", "http://me:s3/cret@h", "http://h:s3cret", "http://[s3cret", "http://"]
+)
+def test_an_address_with_a_password_is_refused_and_not_said(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("RUNYARD_API_URL", url)
+    monkeypatch.setenv("RUNYARD_API_KEY", "k")
+    with pytest.raises(Stop) as refused:
+        client.connect()
+    assert refused.value.code is Exit.USAGE
+    assert "s3" not in f"{refused.value} {refused.value.hint}"

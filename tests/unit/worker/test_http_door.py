@@ -321,6 +321,13 @@ def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
         Site.parse(url)
 
 
+@pytest.mark.parametrize("url", ["http://me:s3cret@h", "http://me:s3/cret@h", "http://h:s3cret", "http://[s3cret"])
+def test_a_refused_url_is_not_repeated(url: str) -> None:
+    with pytest.raises(UrlInvalid) as refused:
+        Site.parse(url)
+    assert "s3" not in str(refused.value)
+
+
 @pytest.mark.parametrize("secret", ["", "a b", "a\r\nb", "ü", "x" * 1025, "a\n"])
 def test_what_cannot_stand_in_a_header_is_no_secret(secret: str) -> None:
     assert not is_fit(secret)
