@@ -15,7 +15,7 @@ one file, and an empty folder is handed from one attempt to the next.
 """
 
 # Every attempt comes through here several times; pathlib would take a tenth of the agent's time.
-# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH110, PTH114, PTH116, PTH123, PTH208
+# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH110, PTH112, PTH114, PTH116, PTH123, PTH208
 from __future__ import annotations
 
 import errno
@@ -87,6 +87,7 @@ class Spool:
         self._write({})
 
     def _check_room(self, reserve: int) -> None:
+        self._be_there()
         disk = os.statvfs(self.folder)
         if disk.f_bavail * disk.f_frsize < reserve:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -100,8 +101,16 @@ class Spool:
             else:
                 os.mkdir(work, _PRIVATE)
         except OSError:
+            self._be_there()
             self.forget(attempt_id)
             os.mkdir(work, _PRIVATE)
+
+    def _be_there(self) -> None:
+        """Make the folder again that a task has removed: it is of our user, and its own folder is a step away."""
+        if not os.path.isdir(self.folder):
+            os.makedirs(self.folder, _PRIVATE)
+            self._spares.clear()
+            self._compact()
 
     def work(self, attempt_id: str) -> str:
         return f"{self.folder}/{attempt_id}"

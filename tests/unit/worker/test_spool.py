@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,6 +125,25 @@ def test_forgetting_twice_is_no_error(spool: Spool) -> None:
     spool.prepare("a")
     spool.forget("a")
     spool.forget("a")
+
+
+def test_a_folder_that_a_task_removed_is_made_again_with_what_it_must_not_forget(spool: Spool, tmp_path: Path) -> None:
+    spool.prepare("0190-a")
+    spool.forget("0190-a")  # there is a spare
+    spool.keep(an_end("0190-b"))
+    shutil.rmtree(spool.folder)
+    spool.prepare("0190-c")
+    assert stat.S_IMODE(Path(spool.folder).stat().st_mode) == 0o700
+    assert Path(spool.work("0190-c")).is_dir()
+    spool.keep(an_end("0190-d"))
+    assert [end["attempt_id"] for end in Spool(str(tmp_path / "attempts")).left()] == ["0190-b", "0190-d"]
+
+
+def test_a_remote_agent_makes_it_again_as_well(spool: Spool, tmp_path: Path) -> None:
+    shutil.rmtree(spool.folder)
+    spool.probe(0)
+    spool.begin("0190-a", "key", 0)
+    assert Spool(str(tmp_path / "attempts")).orphans() == {"0190-a": "key"}
 
 
 @pytest.mark.parametrize(
