@@ -16,24 +16,29 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Return 0 when no seed failed, 1 otherwise."""
+    """Return 0 when no seed failed and no bug was missed, 1 otherwise."""
     options = _options()
     store: StoreKind = options.store
     if options.bugs is not None:
         from tests.simulation.hunt import hunt  # noqa: PLC0415  # a catalogue that most calls do without
 
-        return hunt(options.bugs, seeds=options.seeds, jobs=options.jobs, start=options.start)
+        return hunt(options.bugs, seeds=options.seeds, jobs=options.jobs, start=options.start, say=_say)
     if options.only is not None:
         return _once(options.start, store, options.only, options.save)
     seeds = range(options.start, options.start + options.seeds)
     found = campaign.run(seeds, store, jobs=options.jobs, on_result=_tell)
     for result in found.bad:
         _explain(result, store, shortens=options.shrink, save=options.save)
-    wanted = campaign.FAULTS + (campaign.SQL_FAULTS if store == "sqlite" else ())
-    missed = found.missed(wanted)
+    _say(str(found))
+    _say("how often: " + ", ".join(f"{name} {number}" for name, number in sorted(found.counts.items())))
+    missed = found.missed(campaign.wanted(store))
     if missed:
-        pass
+        _say("never struck, more seeds would: " + ", ".join(missed))
     return 1 if found.bad else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201  # a command line prints what it has found
 
 
 def _options() -> argparse.Namespace:
@@ -63,25 +68,30 @@ def _once(seed: int, store: StoreKind, only: str, save: Path | None) -> int:
 
 def _tell(result: Result) -> None:
     if not result.is_good:
-        pass
+        _say(f"seed {result.seed} fails: {', '.join(sorted(result.names))}")
 
 
 def _explain(result: Result, store: StoreKind, *, shortens: bool, save: Path | None) -> None:
-    for _violation in result.violations[:8]:
-        pass
-    for _error in result.errors[:4]:
-        pass
+    _say(f"\nseed {result.seed} over {store}: {'good' if result.is_good else ', '.join(sorted(result.names))}")
+    for violation in result.violations[:8]:
+        _say(f"  {violation.invariant}: {violation.sentence}")
+    for error in result.errors[:4]:
+        _say(f"  {error}")
     faults, numbers = list(result.faults), list(range(len(result.faults)))
     if shortens and not result.is_good:
         numbers = shrink(result, store)
         faults = [result.faults[number] for number in numbers]
-    for _fault in faults:
-        pass
-    ",".join(map(str, numbers))
+        _say(f"  {len(faults)} of its {len(result.faults)} faults are enough:")
+    for fault in faults:
+        _say(f"  {fault}")
+    only = ",".join(map(str, numbers))
+    _say(f"  again: python -m tests.simulation --store {store} --start {result.seed} --only '{only}'")
+    _say(f"  digest: {result.digest}")
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
         file = save / f"{store}-{result.seed}.jsonl"
         file.write_text(history.text(result.lines))
+        _say(f"  history: {file}")
 
 
 if __name__ == "__main__":

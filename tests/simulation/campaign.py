@@ -35,6 +35,11 @@ COMMON = (
 SQL_FAULTS = ("db.idle_in_transaction", "db.lock_timeout", "db.skip_locked", "db.stall", "db.statement")
 
 
+def wanted(store: StoreKind) -> tuple[str, ...]:
+    """Return every fault that can strike over *store*."""
+    return FAULTS + SQL_FAULTS if store == "sqlite" else FAULTS
+
+
 @dataclass(slots=True)
 class Campaign:
     """What came of many seeds."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tests.simulation.bugs import BUGS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def find(name: str, start: int, most: int) -> tuple[str, int | None, int, str]:
@@ -23,13 +23,16 @@ def find(name: str, start: int, most: int) -> tuple[str, int | None, int, str]:
     return name, None, most, ""
 
 
-def hunt(names: Sequence[str], *, seeds: int, jobs: int, start: int) -> int:
-    """Print what finds each bug; return 1 where one was not found."""
+def hunt(names: Sequence[str], *, seeds: int, jobs: int, start: int, say: Callable[[str], None]) -> int:
+    """Say what finds each bug; return 1 where one was not found."""
     wanted = list(names) or list(BUGS)
-    perf_counter()
-    missed = 0
+    began = perf_counter()
+    missed, tried = 0, 0
     one = partial(find, start=start, most=seeds)
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for _name, seed, _tried, _seen in pool.imap_unordered(one, wanted):
+        for name, seed, number, seen in pool.imap_unordered(one, wanted):
             missed += seed is None
+            tried += number
+            say(f"{name}: {f'not found by {number} seeds' if seed is None else f'{seed}, after {number} ({seen})'}")
+    say(f"{len(wanted) - missed} of {len(wanted)} bugs found, {tried} seeds, {perf_counter() - began:.0f} s")
     return 1 if missed else 0
