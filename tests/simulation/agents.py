@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.simulation.channels import Listener, Socket
 from tests.simulation.hosts import SimProcess, here
 from worker.agent import Agent
+from worker.fence import Fence
 from worker.link import Link
 from worker.remote import RemoteAgent
 from worker.supervise import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.simulation.hosts import Host
@@ -103,6 +104,25 @@ class SimSpool:
     @staticmethod
     def output_at(path: str) -> str | None:
         return home_of(path.partition("/agent/")[0]).outputs.get(path)
+
+
+class SimFence(Fence):
+    """The real one; what it does before its time is noted."""
+
+    def __init__(self, is_needed: Callable[[], bool], fall: Callable[[], None]) -> None:
+        self._until = 0.0
+        super().__init__(is_needed, lambda: self._falls(fall))
+
+    def renew(self, ttl: float | None, until: float | None = None) -> None:
+        deadline = 0.0 if ttl is None else here().clock.monotonic() + ttl
+        self._until = deadline if until is None else min(deadline, until)
+        super().renew(ttl, until)
+
+    def _falls(self, fall: Callable[[], None]) -> None:
+        early = self._until - here().clock.monotonic()
+        if early > 0:
+            here().site.note_error(f"a fence fell {early:.3f} s before its lease was over")
+        fall()
 
 
 class _Pipes:
@@ -205,6 +225,7 @@ def _bury(process: SimProcess, home: Home) -> None:
         if home.holder is process:
             home.holder = None
 
+    home.host.site.agent_deaths.setdefault(home.agent_id, []).append(process.loop.time())
     if home.listener is not None and home.listener.process is process:
         home.listener = None
     process.loop.call_later(_FUNERAL, let_go, context=home.host.site.context)

@@ -66,8 +66,21 @@ class ApiProcess:
             lease=lease,
         )
         self._heartbeats = Heartbeats(store, process.clock, self._settings, registry)
+        self._note_renewals()
         self._presence = Presence(store, lease)
         self._key = b""
+
+    def _note_renewals(self) -> None:
+        shared: Any = self._heartbeats._workers
+        renew, site = shared.renew, self._process.site
+
+        async def noted(beat: WorkerBeat) -> Any:
+            began = site.loop.time()
+            beaten = await renew(beat)
+            site.renewals.setdefault(beat.place, []).append((began, site.loop.time()))
+            return beaten
+
+        shared.renew = noted
 
     async def run(self) -> None:
         """Serve, once the metastore has answered."""

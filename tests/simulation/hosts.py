@@ -84,6 +84,10 @@ class Site:
         self.ran_on: dict[str, str] = {}
         self.frozen: dict[str, list[list[float]]] = {}
         self.beats: dict[str, list[float]] = {}
+        #: When each worker's heartbeats reached the API, and when the metastore had answered that its lease is renewed.
+        self.renewals: dict[str, list[tuple[float, float]]] = {}
+        #: When agents died, by the ids of their homes.
+        self.agent_deaths: dict[str, list[float]] = {}
 
     def note_error(self, text: str) -> None:
         self.errors.append(f"{self.loop.time():.3f} {text}")

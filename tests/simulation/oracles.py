@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: How long what stood still may go on before it notices what time it is: the fence looks once a second.
 _NOTICES: Final = 2.0
+#: How long the start of an attempt may be on its way into the log while its agent dies.
+_WRITING: Final = 30.0
 #: How coarsely the API says that it serves, beside the time after which its silence is an outage.
 _COARSE: Final = 3.0
 
@@ -25,6 +27,7 @@ def judge(world: World, lines: Sequence[dict[str, Any]]) -> list[str]:
     return [
         *_outages_that_fail_tasks(events),
         *_early_rescues(world, events),
+        *_rescues_of_the_living(world, events),
         *_late_words(world, lines, events),
         *_slots_of_the_dead(world, lines),
     ]
@@ -61,8 +64,9 @@ def _early_rescues(world: World, events: Sequence[dict[str, Any]]) -> Iterator[s
             continue
         at = _seconds(event["at"])
         heard = max((beat for beat in world.site.beats.get(ids[host], ()) if beat < at), default=0.0)
-        if at - heard < lease:
-            yield f"given up {at - heard:.1f} s after a heartbeat that was answered: {event}"
+        for began, done in world.site.renewals.get(ids[host], ()):
+            if done <= at < began + lease:
+                yield f"given up {at - done:.1f} s after its lease was renewed: {event}"
         for began, *rest in world.site.network.outages:
             ended = min(rest[0], at) if rest else at
             if ended > heard and ended - max(began, heard) > quiet + _COARSE and at - ended < lease - _COARSE:
@@ -70,6 +74,23 @@ def _early_rescues(world: World, events: Sequence[dict[str, Any]]) -> Iterator[s
                     f"given up {at - ended:.1f} s after an outage of the API from {began:.1f} to {ended:.1f} s, "
                     f"heard of last at {heard:.1f} s: {event}"
                 )
+
+
+def _rescues_of_the_living(world: World, events: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Find attempts that a scheduler gave up for the death of an agent of its host that had not died."""
+    places: dict[str, str] = {}
+    began: dict[str, float] = {}
+    for event in events:
+        attempt, at = event.get("attempt_id", ""), _seconds(event["at"])
+        if event["kind"] == "task.queued":
+            places[attempt] = str((event.get("data") or {}).get("slots")).partition("@")[2]
+        elif event["kind"] == "task.running":
+            began[attempt] = at
+        elif event.get("actor") == "scheduler" and (event.get("data") or {}).get("cause") == "worker_lost":
+            place, since = places.get(attempt, ""), began.get(attempt, 0.0) - _WRITING
+            deaths = world.site.agent_deaths.get(place, ())
+            if place and not _by_lease(event) and not any(since < death <= at for death in deaths):
+                yield f"given up as dead, and its agent lives: {event}"
 
 
 def _by_lease(event: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.simulation.agents import PIPES, SimSpool, connect, has_ended, home_of, is_alive, spawn, terminate
+from tests.simulation.agents import PIPES, SimFence, SimSpool, connect, has_ended, home_of, is_alive, spawn, terminate
 from tests.simulation.hosts import here
 from tests.simulation.lane import SimLane
 from tests.simulation.medium import SimCourier
@@ -94,6 +94,7 @@ def _prepare(home: Any, entropy: Any) -> str:
 _PATCHES: Final[dict[str, Any]] = {
     "worker.linux.boottime": _boottime,
     "worker.linux.peer_uid": lambda _socket: os.getuid(),
+    "worker.supervise.Fence": SimFence,
     "worker.supervise.Zygote": SimZygote,
     "worker.supervise.os": _Os(),
     "worker.supervise.time": _Time(),
