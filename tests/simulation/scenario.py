@@ -15,6 +15,7 @@ from tests.simulation.checker import check
 from tests.simulation.faults import LAST, Nemesis, overlap, plan
 from tests.simulation.loop import Runaway, SimLoop, Stuck
 from tests.simulation.memory import MemoryDatabase
+from tests.simulation.profile import draw
 from tests.simulation.seams import seams
 from tests.simulation.sql import SqlDatabase
 from tests.simulation.talk import listening
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from tests.simulation.checker import Violation
     from tests.simulation.faults import Fault
+    from tests.simulation.profile import Profile
     from tests.simulation.store import Database
 
 StoreKind = Literal["memory", "sqlite"]
@@ -68,13 +70,24 @@ class Result:
         return history.digest(self.lines)
 
 
-def run_seed(seed: int, store: StoreKind, *, faults: Sequence[Fault] | None = None, size: Size | None = None) -> Result:
-    """Simulate *seed*, with its own faults or those given, and judge what came of it."""
+def run_seed(
+    seed: int,
+    store: StoreKind,
+    *,
+    faults: Sequence[Fault] | None = None,
+    beside: Sequence[Fault] = (),
+    profile: Profile | None = None,
+    size: Size | None = None,
+) -> Result:
+    """Simulate *seed* and judge what came of it.
+
+    Its faults are its own or those given, with those *beside* them; so is what it is about.
+    """
     size = size or Size()
     chance = Chance(seed)
     weather = Weather(chance)
     loop = SimLoop()
-    planned = plan(chance, size, LEASE.total_seconds()) if faults is None else faults
+    planned = [*(plan(chance, size, LEASE.total_seconds()) if faults is None else faults), *beside]
     result = Result(seed, faults=planned)
     database = _database(store, loop, chance, weather)
     began = perf_counter()
@@ -82,16 +95,16 @@ def run_seed(seed: int, store: StoreKind, *, faults: Sequence[Fault] | None = No
         stack.callback(database.close)
         stack.enter_context(seams())
         heard = stack.enter_context(listening())
-        world = World(loop, chance, weather, database, size)
+        world = World(loop, chance, weather, database, size, profile or draw(chance))
         is_at_rest = False
         try:
             is_at_rest = loop.run(_play(world, Nemesis(world, planned)))
         except (Stuck, Runaway) as error:
             result.errors.append(f"{type(error).__name__}: {error}")
         dump = database.dump()
-        beside = overlap(planned, LEASE.total_seconds())
+        double = overlap(planned, LEASE.total_seconds())
         result.lines = history.compose(
-            dump, world.site, overlap=beside, grace=_GRACE + beside, is_at_rest=not result.errors
+            dump, world.site, overlap=double, grace=_GRACE + double, is_at_rest=not result.errors
         )
     if not is_at_rest and not result.errors:
         weather.count("no rest")

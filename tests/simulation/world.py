@@ -22,7 +22,6 @@ from tests.simulation.clients import Client
 from tests.simulation.feeder import Feeder
 from tests.simulation.hosts import Site
 from tests.simulation.medium import queue_executor
-from tests.simulation.profile import draw
 from tests.simulation.requests import Requests
 from tests.simulation.shapes import QUEUES
 from tests.simulation.store import Exchange, SimStore
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from tests.simulation.chance import Chance
     from tests.simulation.hosts import Host, SimProcess
     from tests.simulation.loop import SimLoop
+    from tests.simulation.profile import Profile
     from tests.simulation.store import Database
     from tests.simulation.weather import Weather
 
@@ -56,14 +56,16 @@ class Size:
 class World:
     """Everything that there is, running."""
 
-    def __init__(self, loop: SimLoop, chance: Chance, weather: Weather, database: Database, size: Size) -> None:
+    def __init__(  # what a seed is made of
+        self, loop: SimLoop, chance: Chance, weather: Weather, database: Database, size: Size, profile: Profile
+    ) -> None:
         self.loop = loop
         self.chance = chance
         self.weather = weather
         self.database = database
         self.size = size
         self.site = Site(loop, chance, weather)
-        self.profile = draw(chance)
+        self.profile = profile
         dice = chance.stream("world")
         self.broker = Broker(self.site, chance.stream("broker"), tells=dice.random() < 0.6)
         self._exchange = Exchange(loop, chance.stream("hints"), weather)
