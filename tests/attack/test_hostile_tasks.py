@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: What the API may take for an answer while two cores are busy with other things, in seconds.
-IN_TIME: Final = 3.0
+IN_TIME: Final = 10.0
 #: By how much service, agent and zygote may grow together, in MiB.
 FLAT: Final = 48
 DEAF: Final = "import os, signal, time\nfor n in (1, 2, 3, 13, 14, 15): signal.signal(n, signal.SIG_IGN)\n"
