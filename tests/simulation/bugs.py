@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tests.simulation import bugs_of_commands, bugs_of_parts, bugs_of_transactions
+from tests.simulation.faults import FIRST, LAST, Fault
 from tests.simulation.planting import planted
+from tests.simulation.profile import Profile
 from tests.simulation.scenario import run_seed
 
 if TYPE_CHECKING:
@@ -37,8 +39,9 @@ class Bug:
 
     def run(self, seed: int) -> Result:
         """Simulate *seed* with the bug in the product."""
+        where = DIRECTED.get(self.name, Where())
         with planted(self.plant):
-            return run_seed(seed, self.store)
+            return run_seed(seed, self.store, profile=where.profile, beside=where.faults)
 
 
 def _catalogue() -> dict[str, Bug]:
@@ -55,6 +58,126 @@ def _catalogue() -> dict[str, Bug]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a bug is looked for: in any seed, or in those that are about what it takes."""
+
+    profile: Profile | None = None
+    #: What goes wrong besides the faults of the seed.
+    faults: tuple[Fault, ...] = ()
+
+
+def _all_the_time(kind: str, odds: float) -> tuple[Fault, ...]:
+    return (Fault("weather", FIRST, LAST - FIRST, kind, odds),)
+
+
+#: Bugs that take several rare things at once: seeds that have them all are a few in a thousand.
+DIRECTED: Final[dict[str, Where]] = {
+    # What is cleared twice while its run waits: for its DAG to go on, or for another run to end.
+    "a_run_that_waits_is_cleared_into_running": Where(
+        Profile(ops=("trigger", "trigger", "patch", "clear", "clear", "clear"), insists=0.8, haste=0.6, requests=22)
+    ),
+    # A request under no key whose COMMIT is not answered.
+    "a_repeated_transaction_makes_a_second_run": Where(
+        Profile(ops=("trigger",), requests=22), _all_the_time("db.lost_reply", 0.3)
+    ),
+    # A limit that is lowered, or a run that is cleared, between a look and a start.
+    "max_active_runs_is_only_read": Where(
+        Profile(
+            ops=("trigger", "trigger", "put", "put", "clear"),
+            requests=30,
+            haste=0.9,
+            limits=1.0,
+            takes=(0.05, 2.0),
+            ends=("s",),
+        ),
+        _all_the_time("db.slow", 0.3),
+    ),
+    # A worker that comes back with the end of what was given up and is tried again meanwhile.
+    "a_stale_end_is_taken_for_the_current_one": Where(
+        Profile(executors=("dramatiq",), takes=(8.0, 20.0), ends=("s",), retries=1.0),
+        tuple(Fault("partition", at, 16.0, host) for at, host in ((15.0, "w1"), (35.0, "w2"), (55.0, "w1"))),
+    ),
+}
 #: The seeds that find them, by name; ``python -m tests.simulation --bugs`` looks for others.
-SEEDS: Final[dict[str, int]] = {}
+SEEDS: Final[dict[str, int]] = {
+    "a_repeated_transaction_makes_a_second_run": 50000,
+    "a_run_that_waits_is_cleared_into_running": 50015,
+    "a_stale_end_is_taken_for_the_current_one": 50011,
+    "max_active_runs_is_only_read": 50002,
+    "nobody_looks_without_a_hint": 50000,
+    "the_dead_are_launched_again": 50035,
+    "what_was_never_received_is_given_up": 50190,
+    "an_offer_is_made_once": 50000,
+    "an_outage_is_a_failure": 50004,
+    "a_launch_gets_another_id": 50004,
+    "expiry_is_judged_by_the_hosts_clock": 50007,
+    "local_agents_have_no_lease": 50040,
+    "a_renewal_counts_from_its_answer": 50040,
+    "an_end_is_acknowledged_before_it_is_written": 50017,
+    "the_fence_kills_nothing": 50041,
+    "workers_are_told_a_longer_lease": 50077,
+    "a_lease_counts_from_its_answer": 50100,
+    "an_agent_runs_what_it_has_run": 50149,
+    "a_new_process_claims_what_died": 50068,
+    "a_supervisor_does_not_stop": 50027,
+    "a_start_compares_with_nothing": 50016,
+    "a_cancel_misses_what_is_queued": 50000,
+    "a_stop_is_told_to_nobody": 50028,
+    "an_end_that_is_told_again_frees_its_slot_again": 50004,
+    "retries_are_off_by_one": 50000,
+    "losses_are_charged_to_the_user": 50000,
+    "losses_are_not_counted": 50000,
+    "a_retry_is_due_at_once": 50000,
+    "a_clear_begins_its_fences_anew": 50000,
+    "a_clear_starts_beside_a_cancel": 50098,
+    "rules_look_at_what_has_not_ended": 50000,
+    "skipped_counts_as_success": 50021,
+    "runs_end_with_something_open": 50000,
+    "an_allowed_failure_fails_its_run": 50000,
+    "a_run_starts_before_its_time": 50000,
+    "limits_are_counted_first_and_claimed_later": 50006,
+    "a_slot_is_given_back_twice": 50000,
+    "a_slot_is_never_given_back": 50000,
+    "a_lowered_limit_is_ignored": 50006,
+    "a_worker_that_is_gone_keeps_its_credits": 50006,
+    "a_rescue_is_no_compare_and_set": 50025,
+    "a_lease_is_counted_by_the_hosts_clock": 50036,
+    "no_amnesty": 50007,
+    "the_dead_boots_of_a_worker_are_kept": 50051,
+    "every_process_signs_with_a_key_of_its_own": 50000,
+    "the_run_is_not_locked": 50000,
+    "row_counts_are_not_looked_at": 50000,
+    "downstreams_are_told_afterwards": 50013,
+    "events_are_written_afterwards": 50001,
+    "answers_come_before_the_commit": 50004,
+    "an_idempotency_key_is_not_looked_at": 50010,
+    "a_superseded_process_goes_on": 50109,
+    "silence_is_taken_for_death": 50007,
+    "the_fence_goes_by_the_wall_clock": 50000,
+}
+#: Those that a few seeds are enough for.
+QUICK: Final = frozenset(
+    {
+        "nobody_looks_without_a_hint",
+        "an_offer_is_made_once",
+        "a_cancel_misses_what_is_queued",
+        "retries_are_off_by_one",
+        "losses_are_charged_to_the_user",
+        "losses_are_not_counted",
+        "a_retry_is_due_at_once",
+        "a_clear_begins_its_fences_anew",
+        "rules_look_at_what_has_not_ended",
+        "runs_end_with_something_open",
+        "an_allowed_failure_fails_its_run",
+        "a_run_starts_before_its_time",
+        "a_slot_is_given_back_twice",
+        "a_slot_is_never_given_back",
+        "every_process_signs_with_a_key_of_its_own",
+        "the_run_is_not_locked",
+        "row_counts_are_not_looked_at",
+        "events_are_written_afterwards",
+        "the_fence_goes_by_the_wall_clock",
+    }
+)
 BUGS: Final = _catalogue()

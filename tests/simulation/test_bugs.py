@@ -1,0 +1,68 @@
+"""Planted bugs: a simulator that finds nothing proves nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from dag import outcomes
+from dag.outcomes import settle
+from metastore.commands import attempts
+from tests.simulation.bugs import BUGS, QUICK, SEEDS, Bug
+from tests.simulation.planting import OutOfDate, Planter, planted
+from tests.simulation.shrink import shrink
+
+#: Where fresh seeds begin, and how many of them a bug may take.
+_FRESH = 70_000
+_MOST = 20
+_MOST_LONG = 500
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS.keys())
+def test_its_seed_finds_it(bug: Bug) -> None:
+    """The seed that is written down."""
+    assert bug.seed is not None
+    assert not bug.run(bug.seed).is_good, f"{bug.says} The seed {bug.seed} does not see it any more."
+
+
+@pytest.mark.timeout(7_200)
+@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS.keys())
+def test_fresh_seeds_find_it(bug: Bug, long: bool) -> None:  # noqa: FBT001  # pytest passes fixtures by name
+    """Seeds that nobody has chosen; a test run has the time for the bugs that take few of them."""
+    if not long and bug.name not in QUICK:
+        pytest.skip("rare: run with --long, or python -m tests.simulation --bugs")
+    most = _MOST_LONG if long else _MOST
+    found = any(not bug.run(seed).is_good for seed in range(_FRESH, _FRESH + most))
+    assert found, f"{bug.says} {most} seeds did not see it."
+
+
+def test_the_catalogue_is_long_enough_and_every_bug_has_a_seed() -> None:
+    assert len(BUGS) >= 25
+    assert set(SEEDS) == set(BUGS)
+    assert set(BUGS) >= QUICK
+
+
+def test_what_was_planted_is_taken_back() -> None:
+    before = settle
+    with planted(BUGS["retries_are_off_by_one"].plant):
+        assert outcomes.settle is not before
+        assert vars(attempts)["settle"] is outcomes.settle  # wherever it was bound
+    assert outcomes.settle is before
+    assert vars(attempts)["settle"] is before
+
+
+def test_a_bug_that_does_not_fit_any_more_says_so() -> None:
+    planter = Planter()
+    with pytest.raises(OutOfDate, match="0 times"):
+        planter.rewrite("dag.outcomes:settle", ("no such text", ""))
+
+
+@pytest.mark.timeout(600)
+def test_a_schedule_is_made_shorter() -> None:
+    bug = BUGS["expiry_is_judged_by_the_hosts_clock"]
+    assert bug.seed is not None
+    result = bug.run(bug.seed)
+    assert not result.is_good
+    with planted(bug.plant):
+        left = shrink(result, bug.store, most=12)
+    assert len(left) < len(result.faults)
