@@ -174,7 +174,7 @@ class Assault:
             "base-url": target.address,
             "seed": seed,
             "continue-on-failure": True,
-            "request-timeout": 20,
+            "request-timeout": 60,  # a machine that does something else may starve the server for long
             "checks": {"enabled": False} | {name: {"enabled": True} for name in CHECKS},
             "generation": {
                 "max-examples": examples,
