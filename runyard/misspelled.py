@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final
@@ -45,7 +46,7 @@ def _is_of_a_cluster(name: str, value: str) -> bool:
     return bool(_OF_A_CLUSTER.fullmatch(name)) and (name != "RUNYARD_PORT" or "://" in value)
 
 
-def warn(environ: Mapping[str, str]) -> None:
-    """Log a line for each of them; values are not repeated, for they may be secrets."""
-    for name, hint in misspelled(environ).items():
+def warn() -> None:
+    """Log a line for each of them in the environment; values are not repeated, for they may be secrets."""
+    for name, hint in misspelled(os.environ).items():
         log.warning("not a setting", variable=name, hint=hint)

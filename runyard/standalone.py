@@ -37,7 +37,7 @@ def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: boo
     os.umask(0o077)
     _hide_memory()
     journal.configure(settings.log_level, human=sys.stderr.isatty())
-    misspelled.warn(os.environ)
+    misspelled.warn()
     alone = address is not None and scheduler
     with ExitStack() as stack:
         home.prepare(settings.home)

@@ -60,7 +60,7 @@ def serve(settings: WorkerSettings, executor: str) -> None:
     """Run a worker of the library that *executor* names, until a signal says stop; Stop where it cannot be."""
     os.umask(0o077)
     journal.configure(settings.log_level, human=sys.stderr.isatty())
-    misspelled.warn(os.environ)
+    misspelled.warn()
     _SERVERS[executor](settings)
 
 

@@ -40,8 +40,9 @@ def test_settings_and_what_a_cluster_gives_are_passed_over(name: str, value: str
     assert misspelled({name: value}) == {}
 
 
-def test_values_are_not_repeated() -> None:
+def test_values_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNYARD_BROKER", "redis://:secret@host")
     with capture_logs() as lines:
-        warn({"RUNYARD_BROKER": "redis://:secret@host"})
-    assert [line["variable"] for line in lines] == ["RUNYARD_BROKER"]
+        warn()
+    assert "RUNYARD_BROKER" in [line["variable"] for line in lines]
     assert "secret" not in str(lines)
