@@ -86,6 +86,8 @@ class Site:
         self.beats: dict[str, list[float]] = {}
         #: When each worker's heartbeats reached the API, and when the metastore had answered that its lease is renewed.
         self.renewals: dict[str, list[tuple[float, float]]] = {}
+        #: Workers that were told that another process has their id: they wait for a person.
+        self.superseded: list[SimProcess] = []
         #: When agents died, by the ids of their homes.
         self.agent_deaths: dict[str, list[float]] = {}
 

@@ -87,6 +87,8 @@ class SimLane:
             )
         except NoAnswer as error:
             return Outage(str(error), is_sent=error.is_sent)
+        if status == 410 and request.path.startswith("/workers"):
+            self._process.site.superseded.append(self._process)
         if status >= 500:
             return Outage(f"{status}")
         # What arrives is a copy.

@@ -139,6 +139,7 @@ async def _play(world: World, nemesis: Nemesis) -> bool:
     until = world.loop.time() + PATIENCE
     while world.loop.time() < until:
         await asyncio.sleep(_LOOK)
+        world.restart_superseded()
         if world.is_at_rest():
             await asyncio.sleep(_AFTER)
             if world.is_at_rest():

@@ -114,6 +114,18 @@ class World:
         ]
         return len(serving) * self.size.slots
 
+    def restart_superseded(self) -> None:
+        """Do what a person does about a worker that says that another one has its id, when nobody has it any more.
+
+        No copy is needed for that: a registration that a frozen API kept is taken after the one of the next process.
+        """
+        for process in self.site.superseded:
+            if process.is_alive and process.host in self._queues:
+                self.weather.count("worker.superseded")
+                for each in list(process.machine.processes):
+                    each.kill()
+        self.site.superseded.clear()
+
     def is_at_rest(self) -> bool:
         """Whether nothing is left to do, and every worker that is still there has been heard of."""
         since = self.loop.time() - LEASE.total_seconds()
