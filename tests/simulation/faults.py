@@ -171,7 +171,7 @@ class Nemesis:
     def end(self) -> None:
         """Put everything right: from now on the world is as it should be."""
         self._is_over = self._world.site.is_calm = True
-        for undo in self._endings:
+        for undo in list(self._endings):  # each takes itself out
             undo()
         for unit in self._units.values():
             if unit.host.is_gone:
