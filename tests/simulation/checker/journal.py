@@ -100,6 +100,8 @@ class Journal:
             return
         if attempt.inputs.get(line["from_task"]) != line["from_attempt"]:
             got = self._replay.attempts.get(line["from_attempt"])
+            if got is not None and _came_since(attempt, got, line["from_task"]):
+                return
             what = f"it was given an output of {line['from_task']} that was not accepted for it"
             self._report.add("I-22", what, line, attempt.started, (got.ended or got.queued) if got else None)
 
@@ -157,3 +159,12 @@ def _before(one: Line, place: int, other: Line, other_place: int) -> bool:
     if "t" in one and "t" in other:
         return bool(one["t"] < other["t"])
     return place < other_place
+
+
+def _came_since(attempt: Attempt, got: Attempt, task_id: str) -> bool:
+    """Whether *got* is a success of the upstream *task_id* that was accepted after the start of *attempt*.
+
+    A start that is asked for again is answered with what is there by then: user code has not begun.
+    """
+    upstream = (*attempt.instance[:2], task_id)
+    return got.succeeded and got.instance[:3] == upstream and 0 < attempt.started_at < got.ended_at

@@ -275,6 +275,14 @@ def delayed() -> Tale:
     return tale.wait(60).run("r", "running").good("r", "a").run("r", "success").end()
 
 
+def answered_again() -> Tale:
+    """The answer to a start is lost; the next one, before user code begins, has the output that has come since."""
+    tale = Tale().dag({"a": {}, "b": {"depends_on": ["a"], "trigger_rule": "always"}}).trigger("r").run("r", "running")
+    tale.ready("r", "a", "b").task("r", "b", "queued", "running").good("r", "a")
+    tale.wrote("r", "b", "start").wrote("r", "b", "saw", from_task="a", from_attempt="r.a.1").wrote("r", "b", "end")
+    return tale.task("r", "b", "success").run("r", "success").end()
+
+
 def taken() -> Tale:
     """A run's name is asked for again, for another time, and refused."""
     tale = Tale().dag({"a": {}}).trigger("r", body={"run_id": "r"})
@@ -308,6 +316,6 @@ GOOD: Final[dict[str, Callable[[], Tale]]] = {
         diamond, single, chain, retried, exhausted, lost, given_up, never_started, drained, rejected, cancelled,
         cancelled_unstarted, cancelled_too_late, cleared, cleared_and_cancelled, failed_fast, timed_out,
         allowed_to_fail, skipping, hasty, empty, repeated, unanswered, read_back, lowered, lowered_slots, superseded,
-        going_on, big, unfinished, held, delayed, taken, deleted, by_the_api,
+        going_on, big, unfinished, held, delayed, taken, answered_again, deleted, by_the_api,
     )
 }  # fmt: skip
