@@ -313,7 +313,8 @@ class RemoteAgent:
     def superseded(self, why: str) -> None:
         """Another agent has this one's id: whatever runs here was given up, and runs there.
 
-        It stays while its feeder does, doing nothing: a new one would take the id back, and so on for ever.
+        It stays while its feeder does, doing nothing: a new one would take the id back, and so on for ever.  A feeder
+        that is told so ends, and whoever starts it again, in his own time, has the id taken back.
         """
         if not self._successor:
             self._successor = why
@@ -361,6 +362,8 @@ class RemoteAgent:
         is_sent = "starting" not in phases and not len(self._delivery) and not self._shipper.is_busy
         if not is_quiet or not (self._supervisor.draining or self._link is None):
             self._end_in("", 0)
+        elif self._successor:
+            self._end_in("superseded", 0)  # before its feeder is started again: the next agent has another boot
         elif self._supervisor.draining and is_sent:
             self._end_in("drained", 0)
         elif self._supervisor.draining and self._pulse.standing[0] == "serving":

@@ -96,8 +96,10 @@ def test_an_agent_whose_id_somebody_else_has_kills_everything_and_stays_quiet(ki
     message = kit.send(kit.shell("echo never >> $JOURNAL"))
     time.sleep(2)
     assert (len(api.registrations), message.fate, "never" in kit.lines()) == (1, "", False)
+    began = time.monotonic()
     kit.kill_feeder()
     api.until(kit.is_over, "it ends with its feeder")
+    assert time.monotonic() - began < 2, "at once: the next feeder, maybe a second later, needs another agent"
     assert not api.left
 
 
