@@ -194,8 +194,9 @@ def beat_worker(tx: Tx, worker_id: str, *, token_hash: str, boot_id: str, lease:
     known = _known(tx, worker_id, token_hash, boot_id)
     values = {"worker": worker_id, "boot": boot_id, "now": tx.now, "until": tx.now + lease, "drains": draining}
     tx.conn.execute(_BEAT, values)
-    was_live = known.lease_until is not None and known.lease_until > tx.now and not known.draining
-    if was_live == draining:
+    # Not by the time of this transaction alone: it may have waited for whoever counted this worker out meanwhile.
+    is_counted = known.lease_until is not None and known.lease_until > tx.now + lease / 2
+    if not is_counted or known.draining != draining:
         set_capacities(tx, known.executor, known.queues)
     return bool(known.drain_asked)
 

@@ -380,6 +380,19 @@ async def test_who_drains_takes_nothing_new(fleet: Fleet) -> None:
         await fleet.store.write(ask_to_drain, "3" * 32)
 
 
+async def test_a_beat_that_waited_for_whoever_counted_its_worker_out_counts_it_in(fleet: Fleet) -> None:
+    """By the time of its own transaction, which began earlier, the lease was not over yet."""
+    await fleet.register(W1, slots=2)
+    await fleet.expire(W1, by=-timedelta(seconds=1))
+
+    def count_out(tx: Tx) -> None:
+        tx.conn.execute(update(limits).where(limits.c.key == "slots:dramatiq/default").values(capacity=0))
+
+    await fleet.store.write(count_out)
+    await fleet.beat(W1)
+    assert await fleet.capacity() == 3
+
+
 async def test_workers_that_come_at_once_are_all_counted(fleet: Fleet) -> None:
     await asyncio.gather(*(fleet.register(f"{n:032x}", slots=1) for n in range(12)))
     assert await fleet.capacity() == 13

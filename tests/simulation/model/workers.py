@@ -130,9 +130,10 @@ def beat_worker(
     tx: ModelTx, worker_id: str, *, token_hash: str, boot_id: str, lease: timedelta, draining: bool
 ) -> bool:  # fmt: skip
     known = _known(tx, worker_id, token_hash, boot_id)
-    was_live = known.lease_until is not None and known.lease_until > tx.now and not known.draining
+    is_counted = known.lease_until is not None and known.lease_until > tx.now + lease / 2
+    was_draining = known.draining
     known.seen_at, known.lease_until, known.draining = tx.now, tx.now + lease, draining
-    if was_live == draining:
+    if not is_counted or was_draining != draining:
         _count_slots(tx, str(known.executor), known.queues)
     return known.drain_asked
 
