@@ -17,7 +17,8 @@ COOL_DOWN := 7 days
 TESTS :=
 PYTEST_ARGS :=
 BENCH_ARGS :=
-WORKERS := $(shell nproc 2>/dev/null || echo 2)
+# Two for a core: many tests wait for processes to end, for leases and for brokers.
+WORKERS := $(shell expr 2 \* "$$(nproc 2>/dev/null || echo 2)")
 
 # What `make run` adds to the environment, where that does not say otherwise.
 run: export RUNYARD_EXECUTORS ?= local
@@ -34,7 +35,7 @@ run: $(VENV)/.run ## Start the service on SQLite with the example DAGs
 
 .PHONY: test
 test: $(VENV)/.test ## Run the whole test suite
-	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS) $(TESTS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) $(TESTS)
 
 .PHONY: setup
 setup: $(VENV)/.test ## Make .venv with everything for development
