@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 from typing import Annotated, Final
 
 from fastapi import Path, Query, Request
@@ -226,7 +225,7 @@ async def _keep_tail(service: Services, attempt_id: str, tail: schemas.LogTail) 
     """Keep the last bytes of a log, as far as that goes: an end is not held up by a log."""
     try:
         data = base64.b64decode(tail.data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one, and what is no ASCII raises the bare one
         raise invalid("/log/data", "not_base64", f"log.data is not base64: {error}.") from None
     if len(data) > schemas.MAX_TAIL:
         raise invalid("/log/data", "too_long", f"log.data has more than {schemas.MAX_TAIL:,} bytes.")

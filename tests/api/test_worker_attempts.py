@@ -339,6 +339,7 @@ class TestFinish:
             ({"sent_at": True}, "/sent_at"),
             ({"log": {"offset": 0, "data": "%%%"}}, "/log/data"),
             ({"log": {"offset": 0, "data": "QQ"}}, "/log/data"),
+            ({"log": {"offset": 0, "data": "\x88é"}}, "/log/data"),
             ({"log": {"offset": 0, "data": "A" * 90_000}}, "/log/data"),
             ({"log": {"offset": -1, "data": ""}}, "/log/offset"),
             ({"log": []}, "/log"),
