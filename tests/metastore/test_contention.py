@@ -217,7 +217,7 @@ async def test_many_claimers_never_overshoot_a_limit_and_never_leave_it_idle(
     stores: list[Store], clock: FakeClock, name: str, *, long: bool
 ) -> None:
     contest, flow = CONTESTS[name], Flow(stores[0], clock)
-    arena = Arena(contest, stores, flow, 25_000 if long else 2 * WIDTH)
+    arena = Arena(contest, stores, flow, 25_000 if long else WIDTH)
     await arena.prepare()
     await arena.fight()
     assert arena.claims == arena.wanted

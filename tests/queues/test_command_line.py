@@ -8,6 +8,7 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 import redis
@@ -60,7 +61,8 @@ def key(service: Service) -> str:
 
 @pytest.fixture
 def crew(service: Service, broker: RedisServer, key: str, library: str, tmp_path: Path) -> Iterator[Crew]:
-    made = Crew(service, tmp_path / "crew", broker.url, key, library)
+    # Workers of the test before, which were killed, are live for as long as their lease: names tell them apart.
+    made = Crew(service, tmp_path / f"crew-{uuid4().hex}", broker.url, key, library)
     yield made
     made.end()
     wait_for(lambda: not made.everything(), 30)
