@@ -152,11 +152,15 @@ class Input(RootModel[Any]):
     """The output of an upstream task: any JSON value."""
 
 
+#: The alphabet of RFC 4648, section 4, with its padding.
+_BASE64: Final = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
 class LogTail(RequestBody):
     """The last bytes of the log."""
 
     offset: Whole = Field(ge=0, le=_SIZE, description="Where they begin.")
-    data: Annotated[str, StringConstraints(max_length=4 * (MAX_TAIL + 2) // 3, strict=True)] = Field(
+    data: Annotated[str, StringConstraints(max_length=4 * (MAX_TAIL + 2) // 3, strict=True, pattern=_BASE64)] = Field(
         description=f"Base64 of at most {MAX_TAIL // 1024} KiB."
     )
 

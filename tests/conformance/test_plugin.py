@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, *args: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", *(f"-pno:{name}" for name in UNUSED), *args]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "300"}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "300", "PYTEST_ADDOPTS": ""}
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 

@@ -203,7 +203,7 @@ def test_celerys_worker_is_started_again_when_it_ends_by_itself(
         home=crew.home,
         api_url=service.url,
         api_key=SecretStr(key),
-        worker_name="crew",
+        worker_name=crew.home.name,
         worker_concurrency=2,
         worker_drain=0,
     )
