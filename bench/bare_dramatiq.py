@@ -62,6 +62,7 @@ class Hands:
         files = {name_: str(place / f"{name}.{name_}") for name_ in ("output", "error")}
         job: dict[str, Any] = {
             "id": name,
+            "refused": "",
             "argv": argv,
             "stdin": None,
             "interpreter": None,

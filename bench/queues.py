@@ -121,6 +121,10 @@ def _agents(home: Path) -> list[int]:
     return found
 
 
+#: How long one child may take, in seconds, before something is broken.
+_LATE: Final = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Bare:
     """Dramatiq's own command line at work."""
@@ -136,8 +140,9 @@ class Bare:
 
     def wait(self, name: str) -> Path:
         """Return the output of a child once it has ended."""
-        file = self.place / name
+        file, late = self.place / name, time.monotonic() + _LATE
         while not file.exists():
+            assert time.monotonic() < late, f"{name}: bare Dramatiq has not run it; see bare.log in the bench's folder"
             time.sleep(0.0005)
         return file
 
