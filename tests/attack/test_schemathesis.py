@@ -36,19 +36,28 @@ def attack(url: str, folder: Path, examples: int, seed: int) -> Report:
     assert not [status for status in report.statuses if status >= 500], str(report)
     assert set(report.checks) == set(CHECKS)
     assert set(report.phases) >= set(PHASES)
-    assert report.operations == set(report.successes), (
-        f"never right: {sorted(report.operations - set(report.successes))}"
-    )
     assert len(report.operations) >= 40
     return report
+
+
+def never_right(*reports: Report) -> set[str]:
+    """Return the calls that not one drawn request got right: then nothing looked at their answers."""
+    called = {name for one in reports for name in one.operations}
+    return called - {name for one in reports for name in one.successes}
 
 
 @pytest.mark.timeout(4 * 3600)
 def test_nothing_that_is_sent_breaks_the_api_or_its_word(
     sqlite_files: SqliteFiles, tmp_path: Path, request: pytest.FixtureRequest, *, long: bool
 ) -> None:
-    sent = attack(sqlite_files.create(tmp_path), tmp_path, examples=15, seed=1).requests
+    first = attack(sqlite_files.create(tmp_path), tmp_path, examples=15, seed=1)
+    sent = first.requests
     assert sent >= ENOUGH
+    if never_right(first):
+        # A start is right once in some hundred requests: another seed may have what this one missed.
+        again = tmp_path / "again"
+        again.mkdir()
+        assert not never_right(first, attack(sqlite_files.create(again), again, examples=15, seed=2))
     rounds = 0
     while long and sent < PLENTY:
         folder = tmp_path / str(rounds)
