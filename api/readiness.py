@@ -88,11 +88,10 @@ class Readiness:
                     unwell.append(f"log store {self._log_dir}")
         except TimeoutError:
             unwell.append(f"log store {self._log_dir}")
-        if unwell and not self._told and not self._is_starting():
-            log.warning("not ready", because=unwell)
-            self._told = True
-        if not unwell:
-            self._told = False
+        if not self._is_starting():
+            if unwell and not self._told:
+                log.warning("not ready", because=unwell)
+            self._told = bool(unwell)
         self._was = not unwell
         return not unwell
 

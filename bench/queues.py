@@ -28,7 +28,7 @@ from tests.brokers import RedisServer
 from tests.system.service import PLAIN, RUNYARD, Service, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bench.command import Options, Servers
 
@@ -121,8 +121,16 @@ def _agents(home: Path) -> list[int]:
     return found
 
 
-#: How long one child may take, in seconds, before something is broken.
+#: How long bare Dramatiq may take, in seconds, before something is broken.
 _LATE: Final = 60.0
+
+
+def _poll(condition: Callable[[], bool], pause: float) -> None:
+    """Wait for a child closely: what waits here is measured."""
+    late = time.monotonic() + _LATE
+    while not condition():
+        assert time.monotonic() < late, "bare Dramatiq has not run it; see bare.log in the bench's folder"
+        time.sleep(pause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +148,12 @@ class Bare:
 
     def wait(self, name: str) -> Path:
         """Return the output of a child once it has ended."""
-        file, late = self.place / name, time.monotonic() + _LATE
-        while not file.exists():
-            assert time.monotonic() < late, f"{name}: bare Dramatiq has not run it; see bare.log in the bench's folder"
-            time.sleep(0.0005)
+        file = self.place / name
+        _poll(file.exists, 0.0005)
         return file
 
     def wait_for(self, count: int) -> None:
-        while sum(entry.name.isdigit() for entry in os.scandir(self.place)) < count:
-            time.sleep(0.002)
+        _poll(lambda: sum(entry.name.isdigit() for entry in os.scandir(self.place)) >= count, 0.002)
 
     def cpu(self) -> float:
         return sum(cpu_seconds(pid) for pid in self.pids)

@@ -34,12 +34,9 @@ def misspelled(environ: Mapping[str, str]) -> dict[str, str]:
     for name in sorted(environ):
         if not name.startswith(_PREFIX) or name in known or _is_of_a_cluster(name, environ[name]):
             continue
-        near = next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
-        found[name] = f"did you mean {_OPTIONS.get(name, near)}?" if near or name in _OPTIONS else _SEE
+        meant = _OPTIONS.get(name) or next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), None)
+        found[name] = f"did you mean {meant}?" if meant else "see docs/reference/settings.md"
     return found
-
-
-_SEE: Final = "see docs/reference/settings.md"
 
 
 def _is_of_a_cluster(name: str, value: str) -> bool:

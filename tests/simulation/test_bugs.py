@@ -8,6 +8,7 @@ from dag import outcomes
 from dag.outcomes import settle
 from metastore.commands import attempts
 from tests.simulation.bugs import BUGS, QUICK, SEEDS, Bug
+from tests.simulation.hunt import find
 from tests.simulation.planting import OutOfDate, Planter, planted
 from tests.simulation.shrink import shrink
 
@@ -24,8 +25,8 @@ _MOST_LONG = 500
 def test_its_seed_finds_it(bug: Bug) -> None:
     """The seed that is written down; or, where a change of the product has moved its schedule, one after it."""
     assert bug.seed is not None
-    seeds = range(bug.seed, bug.seed + _MOST_MOVED)
-    assert any(not bug.run(seed).is_good for seed in seeds), f"{bug.says} {len(seeds)} seeds did not see it."
+    _, found, tried, _ = find(bug.name, bug.seed, _MOST_MOVED)
+    assert found is not None, f"{bug.says} {tried} seeds did not see it."
 
 
 @pytest.mark.timeout(7_200)
@@ -34,9 +35,8 @@ def test_fresh_seeds_find_it(bug: Bug, long: bool) -> None:  # noqa: FBT001  # p
     """Seeds that nobody has chosen; a test run has the time for the bugs that take few of them."""
     if not long and bug.name not in QUICK:
         pytest.skip("rare: run with --long, or python -m tests.simulation --bugs")
-    most = _MOST_LONG if long else _MOST
-    found = any(not bug.run(seed).is_good for seed in range(_FRESH, _FRESH + most))
-    assert found, f"{bug.says} {most} seeds did not see it."
+    _, found, tried, _ = find(bug.name, _FRESH, _MOST_LONG if long else _MOST)
+    assert found is not None, f"{bug.says} {tried} seeds did not see it."
 
 
 def test_the_catalogue_is_long_enough_and_every_bug_has_a_seed() -> None:
