@@ -6,18 +6,18 @@ commits a second.  The same transaction reads what they are asked to stop.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Histogram
 
 from api.directives import Asked, Directives, asked_of
 from dag.errors import RunyardError
 from metastore.commands.workers import LoneBeat, beat_attempts, beat_worker, lone
+from metastore.together import Together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from prometheus_client import CollectorRegistry
@@ -64,7 +64,6 @@ class Beaten:
     asked: Asked
 
 
-B = TypeVar("B", WorkerBeat, AttemptBeat)
 #: What becomes of one heartbeat.
 Found = Beaten | Exception
 
@@ -85,83 +84,44 @@ class Heartbeats:
         # Apart: a worker's beat may count its queues anew, and what ends an attempt holds such limits while it removes
         # the lease of that attempt's supervisor.
         lease = settings.worker_lease
-        self._workers = _Shared(store, clock, lease, _renew_workers, seconds.labels("worker"))
-        self._attempts = _Shared(store, clock, lease, _renew_attempts, seconds.labels("attempt"))
+        self._workers: Together[WorkerBeat, Beaten] = Together(
+            store, _renew_workers, lease, most=_SHARED, pause=_WINDOW
+        )
+        self._attempts: Together[AttemptBeat, Beaten] = Together(
+            store, _renew_attempts, lease, most=_SHARED, pause=_WINDOW
+        )
+        self._clock = clock
+        self._seconds = seconds
 
     async def beat(self, beat: WorkerBeat | AttemptBeat, stopping: Mapping[str, str | None], wait: float) -> Beaten:
         """Renew a lease; then wait, at most *wait* seconds, for something that *stopping* does not say already.
 
         Raises what the metastore says of it: another process has taken over, the attempt was given up.
         """
-        renew = self._workers.renew(beat) if isinstance(beat, WorkerBeat) else self._attempts.renew(beat)
         directives = self._directives
         if wait <= 0:
-            beaten = await renew
+            beaten = await self._renew(beat)
             return Beaten(beaten.drain, directives.tell(beat.place, beaten.asked, stopping))
         # Listening begins before the look that is part of the renewal: what comes after that is heard.
         with directives.listen(beat.place, stopping, drains=beat.drains) as listener:
-            beaten = await renew
+            beaten = await self._renew(beat)
             listener.take_over()  # not before: a stranger must not end the wait of whom the place belongs to
             listener.found(beaten.asked, drain=beaten.drain)
             await listener.until(min(wait, self._longest))
             return Beaten(listener.drain, directives.tell(beat.place, listener.asked, stopping))
 
+    async def _renew(self, beat: WorkerBeat | AttemptBeat) -> Beaten:
+        began = self._clock.monotonic()
+        if isinstance(beat, WorkerBeat):
+            of, beaten = "worker", await self._workers.do(beat)
+        else:
+            of, beaten = "attempt", await self._attempts.do(beat)
+        self._seconds.labels(of).observe(self._clock.monotonic() - began)
+        return beaten
+
     def stop(self) -> None:
         """Answer all who wait; called before the server stops to take requests."""
         self._directives.stop()
-
-
-class _Shared(Generic[B]):
-    """Heartbeats of one kind, on their way into transactions."""
-
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        lease: timedelta,
-        command: Callable[[Tx, Sequence[B], timedelta], list[Found]],
-        seconds: Any,
-    ) -> None:
-        self._store = store
-        self._clock = clock
-        self._lease = lease
-        self._command: Callable[[Tx, Sequence[B], timedelta], list[Found]] = command
-        self._seconds = seconds
-        self._pending: list[tuple[B, asyncio.Future[Beaten]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def renew(self, beat: B) -> Beaten:
-        began = self._clock.monotonic()
-        future: asyncio.Future[Beaten] = asyncio.get_running_loop().create_future()
-        self._pending.append((beat, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._write(), name="heartbeats")
-        beaten = await future
-        self._seconds.observe(self._clock.monotonic() - began)
-        return beaten
-
-    async def _write(self) -> None:
-        while self._pending:
-            batch, self._pending = self._pending[:_SHARED], self._pending[_SHARED:]
-            for (_, future), found in zip(batch, await self._together([beat for beat, _ in batch]), strict=True):
-                if future.done():  # whoever asked has gone; the lease is renewed all the same
-                    continue
-                if isinstance(found, Exception):
-                    future.set_exception(found)
-                else:
-                    future.set_result(found)
-            await asyncio.sleep(_WINDOW)
-
-    async def _together(self, beats: Sequence[B]) -> list[Found]:
-        try:
-            return await self._store.write(self._command, beats, self._lease)
-        except RunyardError as error:  # the metastore is away
-            return [error] * len(beats)
-        except Exception as error:  # noqa: BLE001  # it is theirs who beat; the next ones go on
-            if len(beats) == 1:
-                return [error]
-        # One of them cannot be written at all, and must not cost the others their leases.
-        return [found for beat in beats for found in await self._together([beat])]
 
 
 def _renew_workers(tx: Tx, beats: Sequence[WorkerBeat], lease: timedelta) -> list[Found]:

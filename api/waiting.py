@@ -24,7 +24,7 @@ async def until_final(
     run = await store.read(runs.get, dag_id, run_id)
     if run is None:
         return None
-    changes = store.subscribe(f"run:{run.id}")
+    changes = store.subscribe(f"ended:{run.id}")
     try:
         while True:
             # Looked at after the subscription: what changed before it is seen here, what changes later wakes the pause.

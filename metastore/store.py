@@ -9,10 +9,11 @@ statements.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Concatenate, Final, Literal, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -27,8 +28,8 @@ T = TypeVar("T")
 PROBE_EVERY: Final = 3.0
 
 #: What a hint may be about: ``runs`` (a run may start), ``due`` (an instance has to be looked at, now or at a new
-#: time), ``ready`` (an instance waits for a slot), ``stop`` (an attempt was asked to stop), or ``run:<id>`` (that run
-#: has new events).
+#: time), ``ready`` (an instance waits for a slot), ``stop`` (an attempt was asked to stop), ``run:<id>`` (that run
+#: has new events), or ``ended:<id>`` (that run has ended).
 Topic = str
 
 
@@ -51,6 +52,8 @@ class Tx:
     plans: Plans
     #: What to tell others about once the COMMIT has returned; never told when it has not.
     topics: set[Topic] = field(default_factory=set)
+    #: Numbers what happens, so that the log of several runs has the order of its causes.
+    happened: Iterator[int] = field(default_factory=count)
 
     @property
     def postgres(self) -> bool:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from dag.errors import BadCredential, Forbidden, Gone, NotFound, Unavailable
 from dag.outcomes import Ended
-from metastore.commands.attempts import End, Started, end_attempt, start_attempt
+from metastore.commands.attempts import End, Ending, EndNoted, NotStarted, Started, Starting, end_attempt, move_attempts
+from metastore.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from metastore.commands.admission import Admitted, Outlet
-    from metastore.commands.attempts import EndNoted
+    from metastore.commands.attempts import Answer
     from metastore.store import Store
     from scheduler.metrics import SchedulerMetrics
     from worker.protocol import Finish, Message, Start, StopReason
 
 log = structlog.get_logger(__name__)
 
+#: At most so many starts and ends share a transaction.
+_SHARED: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -43,14 +47,17 @@ class MetastoreDoor:
         self._outlets = outlets
         self._hand_over = hand_over
         self._metrics = metrics
+        self._together: Together[Starting | Ending, Answer] = Together(
+            store, move_attempts, most=_SHARED, key=attrgetter("attempt_id")
+        )
 
     async def start(self, message: Start, placed_on: str | None, *, key_hash: str | None = None) -> list[Message]:
         """Answer with the task, or with why it is not this supervisor's to run."""
         attempt_id, boot_id = message["attempt_id"], message["boot_id"]
         alone = self._lease if placed_on is None else None
         try:
-            answer = await self._store.write(
-                start_attempt, attempt_id, boot_id, placed_on, key_hash=key_hash, lease=alone
+            answer = await self._together.do(
+                Starting(attempt_id=attempt_id, boot_id=boot_id, placed_on=placed_on, key_hash=key_hash, lease=alone)
             )
         except (Unavailable, BadCredential, Forbidden, Gone, NotFound):
             raise  # about who asks, and not about the attempt
@@ -61,16 +68,17 @@ class MetastoreDoor:
             end = End(attempt_id=attempt_id, ended=Ended.REJECTED, cause="config", error=why)
             await self._store.write(end_attempt, end, actor="scheduler")
             return [{"type": "refused", "attempt_id": attempt_id, "code": "failed", "detail": why}]
-        if isinstance(answer, Started):
-            self._metrics.attempts_started.labels(answer.executor).inc()
-            self._metrics.start_lag.labels(answer.executor).observe(answer.waited.total_seconds())
-            task: Message = {"type": "task", "attempt_id": attempt_id, "body": answer.body}
-            if answer.stop_reason is None:
-                return [task]
-            # The directive goes first: a supervisor that has not begun ends it without running it.
-            reason, grace = stop_reason(answer.stop_reason), answer.body["kill_grace"]
-            return [{"type": "cancel", "attempt_id": attempt_id, "reason": reason, "grace": grace}, task]
-        return [{"type": "refused", "attempt_id": attempt_id, "code": answer.code, "detail": answer.detail}]
+        if isinstance(answer, NotStarted):
+            return [{"type": "refused", "attempt_id": attempt_id, "code": answer.code, "detail": answer.detail}]
+        assert isinstance(answer, Started)  # noqa: S101  # it was a start
+        self._metrics.attempts_started.labels(answer.executor).inc()
+        self._metrics.start_lag.labels(answer.executor).observe(answer.waited.total_seconds())
+        task: Message = {"type": "task", "attempt_id": attempt_id, "body": answer.body}
+        if answer.stop_reason is None:
+            return [task]
+        # The directive goes first: a supervisor that has not begun ends it without running it.
+        reason, grace = stop_reason(answer.stop_reason), answer.body["kill_grace"]
+        return [{"type": "cancel", "attempt_id": attempt_id, "reason": reason, "grace": grace}, task]
 
     async def finish(self, message: Finish, placed_on: str | None, *, key_hash: str | None = None) -> list[Message]:
         """Note the end; where *more* was asked for, bring what was started into the freed slot."""
@@ -102,12 +110,15 @@ class MetastoreDoor:
             plain = replace(plain, ended=Ended.FAILED, error="its output could not be stored")
         for attempt, places in ((end, outlets), (end, ()), (plain, ())):
             try:
-                return await self._store.write(end_attempt, attempt, places)
+                noted = await self._together.do(Ending(end=attempt, outlets=places))
             except (Unavailable, BadCredential):
                 raise
             except Exception:
                 # Told below; the next try asks for less.
                 log.exception("end failed", attempt=end.attempt_id, admitting=bool(places))
+            else:
+                assert isinstance(noted, EndNoted)  # noqa: S101  # it was an end
+                return noted
         raise Unavailable(f"The end of attempt {end.attempt_id} cannot be stored.")
 
     def _count(self, message: Finish, noted: EndNoted) -> None:

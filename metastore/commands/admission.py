@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import and_, bindparam, case, insert, or_, select, update
 
 from dag.ids import AttemptId, uuid7
 from dag.references import Unresolved
@@ -47,7 +47,7 @@ class Outlet:
     placed_on: str | None
     #: The supervisor behind it, where it may get attempts that are started already (a finish that asked for more).
     boot_id: str | None = None
-    #: One queue of an executor that works by queues, as :func:`_outlets` finds them; None: whatever its queue.
+    #: One queue of an executor that works by queues, as :func:`_places` finds them; None: whatever its queue.
     queue: str | None = None
     #: Every queue that has room is such a place.
     by_queue: bool = False
@@ -74,10 +74,18 @@ class Admitted:
 
 
 _instance = task_instances.c
+#: Slots before tasks, as :func:`~metastore.commands.turn.lock_rank` has it.
 _LIMITS: Final = (
     select(limits.c.key, limits.c.capacity, limits.c.used)
     .where(among(limits.c.key, "keys"))
-    .order_by(limits.c.key)
+    .order_by(case((limits.c.key.like("slots:%"), 0), else_=1), limits.c.key)
+    .with_for_update()
+)
+#: With those of the queues that have room.
+_LIMITS_AND_QUEUES: Final = (
+    select(limits.c.key, limits.c.capacity, limits.c.used)
+    .where(or_(among(limits.c.key, "keys"), and_(among(limits.c.queue_of, "of"), limits.c.used < limits.c.capacity)))
+    .order_by(case((limits.c.key.like("slots:%"), 0), else_=1), limits.c.key)
     .with_for_update()
 )
 # A second round of limits may stand before one of the first in the lock order, so it must not wait.
@@ -113,9 +121,6 @@ _CANDIDATES: Final = (
     .with_for_update(skip_locked=True)
 )
 _CANDIDATES_OF_QUEUE: Final = _CANDIDATES.where(_instance.queue == bindparam("queue"))
-_QUEUES_WITH_ROOM: Final = select(limits.c.key).where(
-    limits.c.queue_of == bindparam("of"), limits.c.used < limits.c.capacity
-)
 _QUEUE: Final = (
     update(task_instances)
     .where(among(_instance.id, "ids"), _instance.state == TaskState.SCHEDULED.value)
@@ -177,10 +182,10 @@ def admit(tx: Tx, outlets: Sequence[Outlet], turns: dict[int, Turn], *, actor: s
     """
     freed = _take_over(turns, "freed", Counter[str]())
     ready = _take_over(turns, "ready", set[tuple[str, str]]())
-    slots = _outlets(tx, outlets, freed)
-    rooms = _lock(tx, {*slots, *(key for key in freed if key.startswith("slots:"))}, freed)
     tasks = {key for key in freed if not key.startswith("slots:")}
-    rooms |= _lock(tx, tasks, freed)
+    by_queue = sorted({outlet.executor for outlet in outlets if outlet.by_queue})
+    rooms = _lock(tx, {*freed, *(outlet.slots_key for outlet in outlets if not outlet.by_queue)}, freed, of=by_queue)
+    slots = _places(outlets, rooms)
     _unblock(tx, tasks, rooms)
     candidates = _candidates(tx, slots, rooms, ready)
     more = {f"dag:{row.dag_id}:tasks" for _, row in candidates} - tasks
@@ -200,17 +205,17 @@ def admit(tx: Tx, outlets: Sequence[Outlet], turns: dict[int, Turn], *, actor: s
     return _queue(tx, granted, turns, actor)
 
 
-def _outlets(tx: Tx, outlets: Sequence[Outlet], freed: Counter[str]) -> dict[str, Outlet]:
-    """Return the places by the limit that counts them: of an executor by queue, the queues with room."""
+def _places(outlets: Sequence[Outlet], rooms: Iterable[str]) -> dict[str, Outlet]:
+    """Return the places by the limit that counts them: of an executor that works by queues, each of its queues."""
     found: dict[str, Outlet] = {}
     for outlet in outlets:
         if not outlet.by_queue:
             found[outlet.slots_key] = outlet
             continue
         prefix = queues_prefix(outlet.executor)
-        rows = tx.conn.execute(_QUEUES_WITH_ROOM, {"of": outlet.executor}).all()
-        for key in sorted({row.key for row in rows} | {key for key in freed if key.startswith(prefix)}):
-            found[key] = replace(outlet, queue=key.removeprefix(prefix))
+        for key in rooms:
+            if key.startswith(prefix):
+                found[key] = replace(outlet, queue=key.removeprefix(prefix))
     return found
 
 
@@ -246,11 +251,20 @@ def _candidates(
     return candidates
 
 
-def _lock(tx: Tx, keys: set[str], freed: Counter[str], *, skip: bool = False) -> dict[str, Room]:
-    """Lock limits and read them; with *skip* those that somebody else holds are left out instead of waited for."""
-    if not keys:
+def _lock(
+    tx: Tx, keys: set[str], freed: Counter[str], *, of: Sequence[str] = (), skip: bool = False
+) -> dict[str, Room]:
+    """Lock limits and read them, and those of the queues *of* executors that have room.
+
+    With *skip* those that somebody else holds are left out instead of waited for.
+    """
+    if not keys and not of:
         return {}
-    rows = tx.conn.execute(_LIMITS_FREE if skip else _LIMITS, {"keys": sorted(keys)}).all()
+    asked = {"keys": sorted(keys)}
+    if of:
+        rows = tx.conn.execute(_LIMITS_AND_QUEUES, asked | {"of": list(of)}).all()
+    else:
+        rows = tx.conn.execute(_LIMITS_FREE if skip else _LIMITS, asked).all()
     return {
         row.key: Room(None if row.capacity is None else row.capacity - row.used + freed[row.key])
         for row in rows

@@ -1,44 +1,40 @@
 """The life of an attempt: its start, its end, its loss.
 
-``start`` is the fence: the compare-and-set on ``queued`` with a random boot_id commits before any user code runs.
-``end`` accepts one end, from the supervisor that won the start, and tells the downstream neighbours in the same
-transaction.
+A start is the fence: the compare-and-set on ``queued`` with a random boot_id commits before any user code runs.  Of the
+ends one is accepted, from the supervisor that won the start, and its downstream neighbours are told in the same
+transaction.  Starts and ends that come at the same time share one (:func:`move_attempts`): their runs are locked once,
+what is written is written once for all, and the slots that they free are given away once.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import select
 
-from dag.errors import BadCredential
-from dag.outcomes import Ended, Settlement, delay_after_loss, settle
+from dag.errors import BadCredential, RunyardError
+from dag.outcomes import Ended
 from dag.references import Unresolved
-from dag.retry import delay_before
-from dag.states import ATTEMPT_STEPS, TASK_FINAL, TASK_STEPS, AttemptState, AttemptStep, TaskState, TaskStep, step
+from dag.states import AttemptState
+from metastore.among import among
 from metastore.commands.admission import Admitted, Outlet, admit
-from metastore.commands.advance import propagate
 from metastore.commands.agents import is_expired
 from metastore.commands.body import build_body
-from metastore.commands.staging import take_staged
-from metastore.commands.stopping import fail_fast
-from metastore.commands.turn import Turn, expect, open_by_attempt
-from metastore.commands.workers import hold_alone, let_go, lone, require_server
-from metastore.models.attempts import attempts
-from metastore.models.base import Instant
-from metastore.models.runs import outputs, task_instances
+from metastore.commands.moves import Moves
+from metastore.commands.turn import close_turns, open_by_attempts
+from metastore.commands.workers import find_worker, hold_alone, lone, require_server
+from metastore.models.attempts import attempts, staged_outputs
+from metastore.models.runs import task_instances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
 
+    from metastore.commands.turn import Turn
     from metastore.store import Tx
     from worker.protocol import Refusal, TaskBody
-
-#: An error line in the database; the log has the whole.
-_LONGEST_ERROR: Final = 2_000
 
 #: What an attempt became by an end that nobody but its supervisor tells.
 _TOLD: Final = {
@@ -47,13 +43,13 @@ _TOLD: Final = {
     Ended.TIMED_OUT: AttemptState.TIMED_OUT,
     Ended.CANCELLED: AttemptState.CANCELLED,
 }
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _attempt = attempts.c
 _instance = task_instances.c
 _BOTH: Final = (
     select(
         _attempt.id.label("attempt_id"),
+        _attempt.run,
         _attempt.state.label("attempt_state"),
         _attempt.try_number.label("fence"),
         _attempt.placed_on,
@@ -73,67 +69,15 @@ _BOTH: Final = (
         _instance.try_number,
         _instance.failures,
         _instance.losses,
+        staged_outputs.c.value.label("staged"),
     )
-    .select_from(attempts.join(task_instances, _instance.id == _attempt.instance))
-    .where(_attempt.id == bindparam("attempt_id"))
+    .select_from(
+        attempts.join(task_instances, _instance.id == _attempt.instance).outerjoin(
+            staged_outputs, staged_outputs.c.attempt_id == _attempt.id
+        )
+    )
+    .where(among(_attempt.id, "attempts"))
 )
-_START_ATTEMPT: Final = (
-    update(attempts)
-    .where(_attempt.id == bindparam("attempt_id"), _attempt.state == AttemptState.QUEUED.value)
-    .values(
-        state=AttemptState.RUNNING.value,
-        boot_id=bindparam("new_boot"),
-        key_hash=bindparam("new_key"),
-        started_at=bindparam("now"),
-        placed_on=bindparam("where"),
-        launch_after=None,
-        deferred_reason=None,
-    )
-)
-_START_INSTANCE: Final = (
-    update(task_instances)
-    .where(
-        _instance.id == bindparam("instance"),
-        _instance.state == TaskState.QUEUED.value,
-        _instance.try_number == bindparam("fence"),
-    )
-    .values(state=TaskState.RUNNING.value, started_at=bindparam("now"))
-)
-_END_ATTEMPT: Final = (
-    update(attempts)
-    .where(_attempt.id == bindparam("attempt_id"), _attempt.state == bindparam("from_state"))
-    .values(
-        state=bindparam("to"),
-        started_at=func.coalesce(bindparam("began", type_=Instant), _attempt.started_at),
-        ended_at=bindparam("ended"),
-        cause=bindparam("why"),
-        exit_code=bindparam("code"),
-        signal=bindparam("by_signal"),
-        error=bindparam("line"),
-        log_size=bindparam("size"),
-        log_dropped=bindparam("dropped"),
-    )
-)
-_END_INSTANCE: Final = (
-    update(task_instances)
-    .where(
-        _instance.id == bindparam("instance"),
-        _instance.state == bindparam("from_state"),
-        _instance.try_number == bindparam("fence"),
-    )
-    .values(
-        state=bindparam("to"),
-        reason=bindparam("why"),
-        error=bindparam("line"),
-        failures=_instance.failures + bindparam("failed"),
-        losses=_instance.losses + bindparam("lost"),
-        due_at=bindparam("due"),
-        ended_at=bindparam("ended"),
-        scheduled_at=func.coalesce(bindparam("scheduled", type_=Instant), _instance.scheduled_at),
-    )
-)
-_SAVE_OUTPUT: Final = insert(outputs).inline()
-_DROP_OUTPUT: Final = delete(outputs).where(outputs.c.instance == bindparam("instance"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +124,48 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class EndNoted:
-    """Whether the end was the one accepted end, and what was admitted into the slots it freed."""
+    """Whether the end was the one accepted end, and what was admitted into the slots that it freed.
+
+    Of ends that share a transaction one has all that was admitted; what was started for a supervisor, one of its own.
+    """
 
     accepted: bool
     executor: str = ""
     admitted: Sequence[Admitted] = ()
+
+
+Answer = Started | NotStarted | EndNoted | RunyardError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starting:
+    """A supervisor asks to run an attempt."""
+
+    attempt_id: str
+    boot_id: str
+    placed_on: str | None
+    #: SHA-256 of the secret that a remote supervisor will show.
+    key_hash: str | None = None
+    #: Of a supervisor that is registered nowhere.
+    lease: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """Somebody says how an attempt ended; free slots of *outlets* are given to what is ready."""
+
+    end: End
+    outlets: Sequence[Outlet] = ()
+    actor: str = "supervisor"
+    #: Accepted only while this agent holds the attempt and its *lease* is still over.
+    expired_agent: str | None = None
+    lease: timedelta | None = None
+    #: (worker, boot): accepted only while another boot of that worker holds it.
+    earlier_boot_of: tuple[str, str] | None = None
+
+    @property
+    def attempt_id(self) -> str:
+        return self.end.attempt_id
 
 
 def start_attempt(
@@ -201,51 +182,10 @@ def start_attempt(
     A remote supervisor (*key_hash*) must be a registered worker that serves the attempt's queue, or bring a *lease* of
     its own: then this attempt is all that it holds, and its heartbeats are the attempt's.
     """
-    turn = open_by_attempt(tx, attempt_id)
-    if turn is None:
-        return NotStarted("gone", "no such attempt")
-    row = tx.conn.execute(_BOTH, {"attempt_id": attempt_id}).one()
-    state = AttemptState(row.attempt_state)
-    if key_hash is not None:
-        placed_on = lone(attempt_id) if placed_on is None else placed_on
-    if row.placed_on not in (None, placed_on):
-        return NotStarted("conflict", "another supervisor has it")
-    if state is AttemptState.RUNNING and row.boot_id == boot_id:
-        if row.key_hash != key_hash:
-            raise BadCredential(f"The attempt {attempt_id} was started with another key.")
-        # Asking again proves nothing about whether it has begun: the question may be older than the answer.
-        return Started(build_body(tx, turn, row, row.fence), row.executor, tx.now - row.queued_at, row.stop_reason)
-    if state is AttemptState.RUNNING:
-        return NotStarted("conflict", "another supervisor has started it")
-    if state is not AttemptState.QUEUED:
-        return NotStarted("gone", f"it is {state}")
-    try:
-        body = build_body(tx, turn, row, row.fence)
-    except Unresolved as error:
-        end = End(attempt_id=attempt_id, ended=Ended.REJECTED, cause="config", error=str(error))
-        _finish_turn(tx, turn, row, end, (), "scheduler")
-        return NotStarted("failed", str(error))
-    if key_hash is not None:
-        _let_in(tx, row, boot_id, placed_on, lease)
-    to = step(ATTEMPT_STEPS, state, AttemptStep.START)
-    values = {
-        "attempt_id": attempt_id, "new_boot": boot_id, "new_key": key_hash, "now": tx.now, "where": placed_on
-    }  # fmt: skip
-    expect(tx.conn.execute(_START_ATTEMPT, values).rowcount, 1, f"attempt {attempt_id} to {to}")
-    values = {"instance": row.id, "fence": row.fence, "now": tx.now}
-    expect(tx.conn.execute(_START_INSTANCE, values).rowcount, 1, f"instance {row.id} to running")
-    turn.task_event(
-        row, step(TASK_STEPS, TaskState(row.state), TaskStep.START), actor="supervisor", attempt_id=attempt_id
-    )
-    turn.close("supervisor")
-    return Started(body, row.executor, tx.now - row.queued_at)
-
-
-def _let_in(tx: Tx, row: Any, boot_id: str, placed_on: str | None, lease: timedelta | None) -> None:
-    if lease is not None:
-        hold_alone(tx, row.attempt_id, row.executor, boot_id, lease)
-    elif placed_on is not None:
-        require_server(tx, placed_on, boot_id, executor=row.executor, queue=row.queue)
+    call = Starting(attempt_id=attempt_id, boot_id=boot_id, placed_on=placed_on, key_hash=key_hash, lease=lease)
+    answer = _alone(tx, call)
+    assert not isinstance(answer, EndNoted)  # noqa: S101  # it was a start
+    return answer
 
 
 def end_attempt(
@@ -261,14 +201,138 @@ def end_attempt(
     """Accept the one end of an attempt, tell its neighbours, and admit what is ready into *outlets*.
 
     A stale end changes nothing: another supervisor's, a second one, one of an attempt that was given up.  The accepted
-    one that is told again is accepted again.  With *expired_agent* an end is accepted only while that agent holds the
-    attempt and its *lease* is still over; with *earlier_boot_of* (worker, boot) only while another boot of that worker
-    holds it.
+    one that is told again is accepted again.  :class:`Ending` has what the others mean.
     """
-    turn = open_by_attempt(tx, end.attempt_id)
-    if turn is None:
-        return EndNoted(accepted=False)
-    row = tx.conn.execute(_BOTH, {"attempt_id": end.attempt_id}).one()
+    call = Ending(
+        end=end,
+        outlets=outlets,
+        actor=actor,
+        expired_agent=expired_agent,
+        earlier_boot_of=earlier_boot_of,
+        lease=lease,
+    )
+    answer = _alone(tx, call)
+    assert isinstance(answer, EndNoted)  # noqa: S101  # it was an end
+    return answer
+
+
+def _alone(tx: Tx, call: Starting | Ending) -> Started | NotStarted | EndNoted:
+    (answer,) = move_attempts(tx, [call])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def move_attempts(tx: Tx, calls: Sequence[Starting | Ending]) -> list[Answer]:
+    """Do the same for several, no two of them about one attempt; what is wrong with one is its answer.
+
+    They are looked at in their order, as their rows were before; then the starts are written, the ends, and what the
+    ends lead to.
+    """
+    ids = [call.attempt_id for call in calls]
+    turns = open_by_attempts(tx, ids)
+    rows = {row.attempt_id: row for row in tx.conn.execute(_BOTH, {"attempts": ids})} if turns else {}
+    batch = _Batch(Moves(tx))
+    answers = []
+    for call in calls:
+        row = rows.get(call.attempt_id)
+        answers.append(_look_at(batch, None if row is None else turns.get(row.run), row, call))
+    batch.moves.write(turns)
+    for turn in sorted(turns.values(), key=lambda turn: turn.runs_key):  # in the lock order of what they give back
+        if turn.id in batch.actors:
+            turn.end_if_done(batch.actors[turn.id])
+    admitted = _admit(tx, batch.accepted, turns)
+    close_turns(tx, turns.values(), "supervisor")
+    return [
+        replace(answer, admitted=admitted[call.attempt_id])
+        if isinstance(answer, EndNoted) and call.attempt_id in admitted
+        else answer
+        for call, answer in zip(calls, answers, strict=True)
+    ]
+
+
+class _Batch:
+    """What a command has found out so far."""
+
+    def __init__(self, moves: Moves) -> None:
+        self.moves = moves
+        #: Who ended something, by run.
+        self.actors: dict[int, str] = {}
+        #: The ends that count.
+        self.accepted: list[Ending] = []
+        #: Workers that were looked for.
+        self.workers: dict[str, Any] = {}
+
+
+def _look_at(batch: _Batch, turn: Turn | None, row: Any, call: Starting | Ending) -> Answer:
+    try:
+        if isinstance(call, Starting):
+            return NotStarted("gone", "no such attempt") if turn is None else _start(batch, turn, row, call)
+        return EndNoted(accepted=False) if turn is None else _end(batch, turn, row, call)
+    except RunyardError as error:
+        return error
+
+
+def _admit(tx: Tx, endings: Sequence[Ending], turns: dict[int, Turn]) -> dict[str, list[Admitted]]:
+    """Give away what became free; what was admitted comes by the end that it is told with."""
+    outlets: dict[tuple[str, str | None], Outlet] = {}
+    owners: dict[str | None, str] = {}
+    for ending in reversed(endings):  # the first one of a supervisor is told
+        for outlet in ending.outlets:
+            if outlet.boot_id is not None:
+                owners[outlet.placed_on] = ending.attempt_id
+                outlets[outlet.executor, outlet.placed_on] = outlet
+            else:
+                outlets.setdefault((outlet.executor, outlet.placed_on), outlet)
+    if not outlets:
+        return {}
+    told: dict[str, list[Admitted]] = defaultdict(list)
+    for one in admit(tx, list(outlets.values()), turns):
+        told[endings[0].attempt_id if one.body is None else owners[one.placed_on]].append(one)
+    return told
+
+
+def _start(batch: _Batch, turn: Turn, row: Any, call: Starting) -> Started | NotStarted:
+    tx = turn.tx
+    state = AttemptState(row.attempt_state)
+    placed_on = call.placed_on
+    if call.key_hash is not None and placed_on is None:
+        placed_on = lone(call.attempt_id)
+    if row.placed_on not in (None, placed_on):
+        return NotStarted("conflict", "another supervisor has it")
+    if state is AttemptState.RUNNING and row.boot_id == call.boot_id:
+        if row.key_hash != call.key_hash:
+            raise BadCredential(f"The attempt {call.attempt_id} was started with another key.")
+        # Asking again proves nothing about whether it has begun: the question may be older than the answer.
+        return Started(build_body(tx, turn, row, row.fence), row.executor, tx.now - row.queued_at, row.stop_reason)
+    if state is AttemptState.RUNNING:
+        return NotStarted("conflict", "another supervisor has started it")
+    if state is not AttemptState.QUEUED:
+        return NotStarted("gone", f"it is {state}")
+    try:
+        body = build_body(tx, turn, row, row.fence)
+    except Unresolved as error:
+        end = End(attempt_id=call.attempt_id, ended=Ended.REJECTED, cause="config", error=str(error))
+        batch.moves.end(turn, row, end, "scheduler")
+        batch.actors[turn.id] = "scheduler"
+        return NotStarted("failed", str(error))
+    if call.key_hash is not None:
+        _let_in(batch, tx, row, call, placed_on)
+    batch.moves.start(turn, row, call.boot_id, call.key_hash, placed_on)
+    return Started(body, row.executor, tx.now - row.queued_at)
+
+
+def _let_in(batch: _Batch, tx: Tx, row: Any, call: Starting, placed_on: str | None) -> None:
+    if call.lease is not None:
+        hold_alone(tx, row.attempt_id, row.executor, call.boot_id, call.lease)
+    elif placed_on is not None:
+        if placed_on not in batch.workers:
+            batch.workers[placed_on] = find_worker(tx, placed_on)
+        require_server(tx, batch.workers[placed_on], placed_on, call.boot_id, executor=row.executor, queue=row.queue)
+
+
+def _end(batch: _Batch, turn: Turn, row: Any, call: Ending) -> EndNoted:
+    end = call.end
     state = AttemptState(row.attempt_state)
     if end.key_hash is not None and row.key_hash != end.key_hash:
         raise BadCredential(f"This is not the key of attempt {end.attempt_id}.")
@@ -277,11 +341,16 @@ def end_attempt(
         return EndNoted(accepted=told, executor=row.executor)
     if end.boot_id is None and not _may_conclude(end.ended, state):
         return EndNoted(accepted=False)
-    if expired_agent is not None and not (row.placed_on == expired_agent and is_expired(tx, expired_agent, lease)):
+    expired = call.expired_agent
+    if expired is not None and not (row.placed_on == expired and is_expired(turn.tx, expired, call.lease)):
         return EndNoted(accepted=False)
-    if earlier_boot_of is not None and (row.placed_on != earlier_boot_of[0] or row.boot_id == earlier_boot_of[1]):
+    other = call.earlier_boot_of
+    if other is not None and (row.placed_on != other[0] or row.boot_id == other[1]):
         return EndNoted(accepted=False)
-    return EndNoted(accepted=True, executor=row.executor, admitted=_finish_turn(tx, turn, row, end, outlets, actor))
+    batch.moves.end(turn, row, end, call.actor)
+    batch.actors[turn.id] = call.actor
+    batch.accepted.append(call)
+    return EndNoted(accepted=True, executor=row.executor)
 
 
 def _may_conclude(ended: Ended, state: AttemptState) -> bool:
@@ -289,116 +358,3 @@ def _may_conclude(ended: Ended, state: AttemptState) -> bool:
     if ended in (Ended.NEVER_STARTED, Ended.REJECTED, Ended.DRAINED):
         return state is AttemptState.QUEUED
     return state is AttemptState.RUNNING
-
-
-def _finish_turn(  # the facts of one end
-    tx: Tx, turn: Turn, row: Any, end: End, outlets: Sequence[Outlet], actor: str
-) -> list[Admitted]:
-    to = _settle(tx, turn, row, end, actor)
-    if to in TASK_FINAL:
-        if to is TaskState.FAILED and turn.plan.fail_fast and not turn.task(row.task_no).allow_failure:
-            fail_fast(turn)
-        propagate(turn, [(row.task_no, to)])
-    turn.end_if_done(actor)
-    turns = {turn.id: turn}
-    admitted = admit(tx, outlets, turns) if outlets else []
-    for held in turns.values():
-        held.close(actor)
-    return admitted
-
-
-def _settle(tx: Tx, turn: Turn, row: Any, end: End, actor: str) -> TaskState:
-    """Move the attempt and its instance to where the end leads them; return the instance's new state."""
-    task = turn.task(row.task_no)
-    before = TaskState(row.state)
-    settlement = settle(end.ended, before, failures=row.failures, losses=row.losses, retries=task.retries)
-    _move_attempt(tx, row, end, settlement)
-    to = step(TASK_STEPS, before, settlement.task)
-    error = _line(end.error)
-    final = to in TASK_FINAL
-    values = {
-        "instance": row.id,
-        "from_state": before,
-        "fence": row.fence,
-        "to": to,
-        "why": settlement.reason,
-        "line": error,
-        "failed": int(settlement.cost == "failure"),
-        "lost": int(settlement.cost == "loss"),
-        "due": _due(tx, turn, row, settlement),
-        "ended": _moment(end.ended_at, tx.now) if final else None,
-        "scheduled": tx.now if to is TaskState.SCHEDULED else None,
-    }
-    expect(tx.conn.execute(_END_INSTANCE, values).rowcount, 1, f"instance {row.id} to {to}")
-    output = end.output if row.key_hash is None else take_staged(tx, row.attempt_id, end.output)
-    if to is TaskState.SUCCESS and output is not None:
-        tx.conn.execute(_DROP_OUTPUT, {"instance": row.id})
-        tx.conn.execute(_SAVE_OUTPUT, {"instance": row.id, "attempt_id": row.attempt_id, "value": output})
-    turn.task_event(
-        row, to, actor=actor, attempt_id=row.attempt_id, reason=settlement.reason, data=_facts(end, settlement)
-    )
-    turn.freed[turn.tasks_key] += 1
-    if row.slots is not None:
-        turn.freed[row.slots] += 1
-    if row.placed_on == lone(row.attempt_id):
-        let_go(tx, row.attempt_id)
-    if to is TaskState.SCHEDULED:
-        turn.ready.add((row.executor, row.instance_queue))
-    elif to is TaskState.UP_FOR_RETRY:
-        tx.topics.add("due")
-    if final:
-        turn.count_end(row.task_no, to)
-    return to
-
-
-def _move_attempt(tx: Tx, row: Any, end: End, settlement: Settlement) -> None:
-    before = AttemptState(row.attempt_state)
-    values = {
-        "attempt_id": row.attempt_id,
-        "from_state": before,
-        "to": step(ATTEMPT_STEPS, before, settlement.attempt),
-        "began": end.started_at,
-        "ended": _moment(end.ended_at, tx.now),
-        "why": end.cause,
-        "code": end.exit_code,
-        "by_signal": end.signal,
-        "line": _line(end.error),
-        "size": end.log_size,
-        "dropped": end.log_dropped,
-    }
-    expect(tx.conn.execute(_END_ATTEMPT, values).rowcount, 1, f"attempt {row.attempt_id}")
-
-
-def _due(tx: Tx, turn: Turn, row: Any, settlement: Settlement) -> datetime | None:
-    if settlement.task is not TaskStep.RETRY:
-        return None
-    if settlement.cost == "loss":
-        return tx.now + delay_after_loss(row.losses + 1)
-    luck = int.from_bytes(tx.entropy.token(4), "big") / 2**32
-    return tx.now + delay_before(turn.task(row.task_no).retry, row.failures + 1, luck)
-
-
-def _moment(told: datetime | None, now: datetime) -> datetime:
-    """Return the supervisor's time of an end, but never one from the future: its clock is its own."""
-    return now if told is None else min(told, now)
-
-
-def _line(error: str | None) -> str | None:
-    """Return *error* as text that every database takes: no NUL, nothing unprintable, not too long."""
-    if not error:
-        return None
-    text = error if len(error) <= _LONGEST_ERROR else error[: _LONGEST_ERROR - 1] + "…"
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
-
-
-def _facts(end: End, settlement: Settlement) -> dict[str, Any] | None:
-    facts = {
-        "attempt": settlement.attempt,
-        "cause": end.cause,
-        "exit_code": end.exit_code,
-        "signal": end.signal,
-        "error": _line(end.error),
-    }
-    told = {name: value for name, value in facts.items() if value is not None}
-    return None if settlement.task is TaskStep.SUCCEED else told

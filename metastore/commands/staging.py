@@ -10,16 +10,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dag.errors import BadCredential, Gone, NotFound
 from dag.states import AttemptState
+from metastore.among import among
 from metastore.models.attempts import attempts, staged_outputs
 from metastore.models.runs import outputs, runs, task_instances
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dag.plan import Plan
     from metastore.store import Tx
 
 _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _ATTEMPT: Final = select(attempts.c.state, attempts.c.key_hash).where(attempts.c.id == bindparam("attempt_id"))
-_STAGED: Final = select(staged_outputs.c.value).where(staged_outputs.c.attempt_id == bindparam("attempt_id"))
 _RUN_OF: Final = (
     select(
         runs.c.id,
@@ -46,7 +48,7 @@ _OUTPUT: Final = (
         task_instances.c.map_index == -1,
     )
 )
-_DROP: Final = delete(staged_outputs).where(staged_outputs.c.attempt_id == bindparam("attempt"))
+_DROP: Final = delete(staged_outputs).where(among(staged_outputs.c.attempt_id, "attempts"))
 
 
 def _stage(dialect: str) -> Any:
@@ -69,12 +71,10 @@ def stage_output(tx: Tx, attempt_id: str, *, key_hash: str, value: str) -> None:
     tx.conn.execute(_STAGE[tx.conn.dialect.name], {"attempt_id": attempt_id, "value": value})
 
 
-def take_staged(tx: Tx, attempt_id: str, told: str | None) -> str | None:
-    """Return the output that comes with an end, the one told with it first; nothing of it stays staged."""
-    staged: str | None = tx.conn.execute(_STAGED, {"attempt_id": attempt_id}).scalar()
-    if staged is not None:
-        tx.conn.execute(_DROP, {"attempt": attempt_id})
-    return staged if told is None else told
+def drop_staged(tx: Tx, attempt_ids: Sequence[str]) -> None:
+    """Keep nothing that is staged for these attempts any longer."""
+    if attempt_ids:
+        tx.conn.execute(_DROP, {"attempts": list(attempt_ids)})
 
 
 def read_input(tx: Tx, attempt_id: str, *, key_hash: str, task_id: str) -> str | None:

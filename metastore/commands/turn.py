@@ -9,12 +9,14 @@ READ COMMITTED.
 from __future__ import annotations
 
 from collections import Counter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, bindparam, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from dag.outcomes import verdict
-from dag.states import RUN_STEPS, AttemptState, RunState, RunStep, TaskState, step
+from dag.states import RUN_FINAL, RUN_STEPS, AttemptState, RunState, RunStep, TaskState, step
 from metastore.among import among
 from metastore.models.attempts import attempts
 from metastore.models.events import events
@@ -22,7 +24,7 @@ from metastore.models.limits import limits
 from metastore.models.runs import runs, task_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy import Row, Select
@@ -63,10 +65,11 @@ _BY_NAME: Final = (
     .where(runs.c.dag_id == bindparam("dag_id"), runs.c.run_id == bindparam("run_id"))
     .with_for_update()
 )
-_BY_ATTEMPT: Final = (
+# In one order: whoever locks several runs must not meet another one who does.
+_BY_ATTEMPTS: Final[Select[Any]] = (
     select(*_RUN_COLUMNS)
-    .select_from(runs.join(attempts, attempts.c.run == runs.c.id))
-    .where(attempts.c.id == bindparam("attempt_id"))
+    .where(runs.c.id.in_(select(attempts.c.run).where(among(attempts.c.id, "attempts"))))
+    .order_by(runs.c.id)
     .with_for_update(of=runs)
 )
 _CLOSE: Final = (
@@ -89,6 +92,7 @@ _CLOSE: Final = (
         quarantines=bindparam("new_quarantines"),
     )
 )
+_SEQS: Final = select(runs.c.id, runs.c.seq).where(among(runs.c.id, "runs"))
 _ADD_EVENTS: Final = insert(events).inline()
 _RELEASE: Final = (
     update(limits)
@@ -110,8 +114,16 @@ _UNBLOCK: Final = (
 )
 
 
+#: Postgres' word for a lock that was waited for too long: lock_not_available.
+_LOCKED: Final = "55P03"
+
+
 class Superseded(Exception):
     """A compare-and-set found nothing under the run's lock: the code is wrong, or somebody edited the tables."""
+
+
+class Busy(Exception):
+    """One of several runs is held by somebody else for long; the others should not wait for it."""
 
 
 class Turn:
@@ -140,8 +152,9 @@ class Turn:
         self.freed: Counter[str] = Counter()
         #: Executors and queues that this command made instances ready for and that were not offered to them yet.
         self.ready: set[tuple[str, str]] = set()
-        self._seq: int = row.seq
-        self._events: list[dict[str, Any]] = []
+        self.seq: int = row.seq
+        #: Each with its place among all events of this transaction.
+        self.events: list[tuple[int, dict[str, Any]]] = []
         self._plan: Plan | None = None
 
     @property
@@ -179,26 +192,25 @@ class Turn:
         data: Any = None,
     ) -> None:
         """Add a row to the event log, in this transaction, under the next ``run_seq``."""
-        self._seq += 1
-        self._events.append(
-            {
-                "at": self.tx.now,
-                "kind": kind,
-                "dag_id": self.dag_id,
-                "run": self.id,
-                "run_id": self.run_id,
-                "run_seq": self._seq,
-                "task_id": task_id,
-                "map_index": map_index,
-                "try_number": try_number,
-                "attempt_id": attempt_id,
-                "from_state": from_state,
-                "to_state": to_state,
-                "actor": actor,
-                "reason": reason,
-                "data": data,
-            }
-        )
+        self.seq += 1
+        event = {
+            "at": self.tx.now,
+            "kind": kind,
+            "dag_id": self.dag_id,
+            "run": self.id,
+            "run_id": self.run_id,
+            "run_seq": self.seq,
+            "task_id": task_id,
+            "map_index": map_index,
+            "try_number": try_number,
+            "attempt_id": attempt_id,
+            "from_state": from_state,
+            "to_state": to_state,
+            "actor": actor,
+            "reason": reason,
+            "data": data,
+        }
+        self.events.append((next(self.tx.happened), event))
 
     def task_event(  # an event has that many facts
         self,
@@ -233,6 +245,8 @@ class Turn:
         if reason is not None:
             self.reason = reason
         self.event(f"run.{self.state}", actor=actor, from_state=before, to_state=self.state, reason=reason)
+        if self.state in RUN_FINAL:
+            self.tx.topics.add(f"ended:{self.id}")
 
     def count_end(self, number: int, state: TaskState) -> None:
         """Count an instance that ended in *state*."""
@@ -256,37 +270,54 @@ class Turn:
 
     def close(self, actor: str = "scheduler") -> None:
         """Write what was collected."""
-        self.end_if_done(actor)
-        release(self.tx, self.freed)
-        if self.ready:
-            self.tx.topics.add("ready")
-        if not self._events:
-            return
-        written = self.tx.conn.execute(
-            _CLOSE,
-            {
-                "run": self.id,
-                "old_seq": self.row.seq,
-                "new_seq": self._seq,
-                "new_state": self.state,
-                "new_reason": self.reason,
-                "new_ended_at": self.ended_at,
-                "new_unfinished": self.unfinished,
-                "new_bad": self.bad,
-                "new_cancelled": self.cancelled,
-                "new_cancel_asked": self.cancel_asked,
-                "new_created_instances": self.created_instances,
-                "new_materialised": self.materialised,
-                "new_started_at": self.started_at,
-                "new_deadline_at": self.deadline_at,
-                "new_quarantined_until": self.quarantined_until,
-                "new_quarantines": self.quarantines,
-            },
-        )
-        expect(written.rowcount, 1, f"run {self.id}")
-        self.tx.conn.execute(_ADD_EVENTS, self._events)
-        self._events = []
-        self.tx.topics.add(f"run:{self.id}")
+        close_turns(self.tx, [self], actor)
+
+    def closing(self) -> dict[str, Any]:
+        """Return how the run's row is to be."""
+        return {
+            "run": self.id,
+            "old_seq": self.row.seq,
+            "new_seq": self.seq,
+            "new_state": self.state,
+            "new_reason": self.reason,
+            "new_ended_at": self.ended_at,
+            "new_unfinished": self.unfinished,
+            "new_bad": self.bad,
+            "new_cancelled": self.cancelled,
+            "new_cancel_asked": self.cancel_asked,
+            "new_created_instances": self.created_instances,
+            "new_materialised": self.materialised,
+            "new_started_at": self.started_at,
+            "new_deadline_at": self.deadline_at,
+            "new_quarantined_until": self.quarantined_until,
+            "new_quarantines": self.quarantines,
+        }
+
+
+def close_turns(tx: Tx, turns: Iterable[Turn], actor: str = "scheduler") -> None:
+    """Write what was collected about these runs."""
+    held = sorted(turns, key=lambda turn: turn.runs_key)  # in the lock order of what an end gives back
+    for turn in held:
+        turn.end_if_done(actor)
+    freed: Counter[str] = Counter()
+    for turn in held:
+        freed.update(turn.freed)
+        turn.freed.clear()
+    release(tx, freed)
+    if any(turn.ready for turn in held):
+        tx.topics.add("ready")
+    changed = [turn for turn in held if turn.events]
+    if not changed:
+        return
+    write_each(tx, _CLOSE, [turn.closing() for turn in changed], "runs")
+    if len(changed) > 1 and tx.postgres:  # which has not counted them
+        found = {(row.id, row.seq) for row in tx.conn.execute(_SEQS, {"runs": [turn.id for turn in changed]})}
+        expect(sum((turn.id, turn.seq) in found for turn in changed), len(changed), "runs")
+    happened = sorted((event for turn in changed for event in turn.events), key=itemgetter(0))
+    tx.conn.execute(_ADD_EVENTS, [event for _, event in happened])
+    for turn in changed:
+        turn.events = []
+        tx.topics.add(f"run:{turn.id}")
 
 
 def open_turn(tx: Tx, run: int) -> Turn | None:
@@ -299,9 +330,15 @@ def open_by_name(tx: Tx, dag_id: str, run_id: str) -> Turn | None:
     return _open(tx, _BY_NAME, {"dag_id": dag_id, "run_id": run_id})
 
 
-def open_by_attempt(tx: Tx, attempt_id: str) -> Turn | None:
-    """Lock the run of an attempt."""
-    return _open(tx, _BY_ATTEMPT, {"attempt_id": attempt_id})
+def open_by_attempts(tx: Tx, attempt_ids: Sequence[str]) -> dict[int, Turn]:
+    """Lock the runs of attempts; they come by their numbers.  Raises :exc:`Busy` where several have to wait for one."""
+    try:
+        rows = tx.conn.execute(_BY_ATTEMPTS, {"attempts": list(attempt_ids)}).all()
+    except DBAPIError as error:
+        if len(attempt_ids) > 1 and getattr(error.orig, "sqlstate", None) == _LOCKED:
+            raise Busy from error
+        raise
+    return {row.id: Turn(tx, row) for row in rows}
 
 
 def _open(tx: Tx, statement: Select[Any], names: dict[str, Any]) -> Turn | None:
@@ -338,6 +375,18 @@ def expect(rowcount: int, wanted: int, what: str) -> None:
     """Look at the row count of a compare-and-set that the run's lock makes certain."""
     if rowcount != wanted:
         raise Superseded(f"{what}: {rowcount} rows changed, {wanted} expected")
+
+
+def write_each(tx: Tx, statement: Any, rows: Sequence[dict[str, Any]], what: str) -> None:
+    """Execute a compare-and-set for each of *rows*, and look at the row count.
+
+    Postgres' driver counts nothing where there are several; what was changed of a run without its lock is found out by
+    the compare-and-set on its ``seq``, which closes every turn.
+    """
+    if rows:
+        count = tx.conn.execute(statement, list(rows) if len(rows) > 1 else rows[0]).rowcount
+        if count >= 0:
+            expect(count, len(rows), what)
 
 
 def states(of: Iterable[TaskState | AttemptState | RunState]) -> list[str]:

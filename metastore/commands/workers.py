@@ -241,9 +241,15 @@ def credits_of(slots: list[int]) -> int:
     return total + max(1, total // _AHEAD) if total else 0
 
 
-def require_server(tx: Tx, worker_id: str, boot_id: str, *, executor: str, queue: str | None) -> None:
+def find_worker(tx: Tx, worker_id: str) -> Any:
+    """Return what :func:`require_server` asks for; None where nobody has this id."""
+    return tx.conn.execute(_KNOWN, {"worker": worker_id}).first()
+
+
+def require_server(  # who asks, and for what
+    tx: Tx, known: Any, worker_id: str, boot_id: str, *, executor: str, queue: str | None
+) -> None:
     """Raise, unless this process is the registered worker, alive, and serves the queue."""
-    known = tx.conn.execute(_KNOWN, {"worker": worker_id}).first()
     if known is None or known.kind != "worker":
         raise NotFound("worker", worker_id)
     if known.boot_id != boot_id:

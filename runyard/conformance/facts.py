@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dag.states import AttemptState, RunStep, TaskStep
 from metastore.commands.stopping import fail_fast, stop_everything
-from metastore.commands.turn import open_by_attempt
+from metastore.commands.turn import open_by_attempts
 from metastore.queries import attempts, events, tasks, work
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ _MOST: Final = 1_000
 
 def stop(tx: Tx, attempt_id: str, reason: StopReason) -> None:
     """Stop the run of an attempt as the scheduler does for *reason*."""
-    turn = open_by_attempt(tx, attempt_id)
-    assert turn is not None  # noqa: S101  # the kit has made it
+    (turn,) = open_by_attempts(tx, [attempt_id]).values()
     if reason == "fail_fast":
         fail_fast(turn)
     else:

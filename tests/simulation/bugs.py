@@ -157,7 +157,7 @@ SEEDS: Final[dict[str, int]] = {
     "events_are_written_afterwards": 50001,
     "answers_come_before_the_commit": 50000,
     "an_idempotency_key_is_not_looked_at": 50010,
-    "a_superseded_process_goes_on": 50109,
+    "a_superseded_process_goes_on": 51245,
     "silence_is_taken_for_death": 50007,
     "the_fence_goes_by_the_wall_clock": 50000,
 }

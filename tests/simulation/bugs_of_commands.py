@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def a_start_compares_with_nothing(planter: Planter) -> None:
     """Whoever asks for the start of a running attempt gets it: a dropped compare-and-set."""
     planter.rewrite(
-        "metastore.commands.attempts:start_attempt",
+        "metastore.commands.attempts:_start",
         ("if row.placed_on not in (None, placed_on):", "if False:"),
-        ("if state is AttemptState.RUNNING and row.boot_id == boot_id:", "if state is AttemptState.RUNNING:"),
-        ("if row.key_hash != key_hash:", "if False:"),
+        ("if state is AttemptState.RUNNING and row.boot_id == call.boot_id:", "if state is AttemptState.RUNNING:"),
+        ("if row.key_hash != call.key_hash:", "if False:"),
     )
 
 
@@ -60,10 +60,10 @@ def a_stale_end_is_taken_for_the_current_one(planter: Planter) -> None:
         return attempts.end_attempt(tx, replace(end, attempt_id=current, boot_id=None, key_hash=None), outlets)
 
     planter.rewrite(
-        "metastore.commands.attempts:end_attempt",
+        "metastore.commands.attempts:_end",
         (
             "return EndNoted(accepted=told, executor=row.executor)",
-            "return EndNoted(accepted=True, executor=row.executor) if told else steal(tx, end, row, outlets)",
+            "return EndNoted(accepted=True, executor=row.executor) if told else steal(turn.tx, end, row, call.outlets)",
         ),
         steal=steal,
     )
@@ -76,12 +76,12 @@ def an_end_that_is_told_again_frees_its_slot_again(planter: Planter) -> None:
         release(tx, Counter({row.slots: 1}))
 
     planter.rewrite(
-        "metastore.commands.attempts:end_attempt",
+        "metastore.commands.attempts:_end",
         (
             "return EndNoted(accepted=told, executor=row.executor)",
             (
                 "if row.boot_id == end.boot_id:\n"
-                "            free(tx, row)\n"
+                "            free(turn.tx, row)\n"
                 "        return EndNoted(accepted=told, executor=row.executor)"
             ),
         ),
@@ -113,7 +113,7 @@ def losses_are_not_counted(planter: Planter) -> None:
 def a_retry_is_due_at_once(planter: Planter) -> None:
     """The pause before the next try is not kept."""
     planter.rewrite(
-        "metastore.commands.attempts:_due", ("return tx.now + delay_before(", "return tx.now + 0 * delay_before(")
+        "metastore.commands.moves:_due", ("return tx.now + delay_before(", "return tx.now + 0 * delay_before(")
     )
 
 

@@ -57,7 +57,7 @@ _ROOM: Final = select(limits.c.key, limits.c.capacity, limits.c.used)
 
 def a_slot_is_given_back_twice(planter: Planter) -> None:
     """An end frees two slots of its executor."""
-    planter.rewrite("metastore.commands.attempts:_settle", ("turn.freed[row.slots] += 1", "turn.freed[row.slots] += 2"))
+    planter.rewrite("metastore.commands.moves:Moves.end", ("turn.freed[row.slots] += 1", "turn.freed[row.slots] += 2"))
 
 
 def a_slot_is_never_given_back(planter: Planter) -> None:
@@ -92,8 +92,8 @@ def a_worker_that_is_gone_keeps_its_credits(planter: Planter) -> None:
 def a_rescue_is_no_compare_and_set(planter: Planter) -> None:
     """Attempts of an agent that was seen to be expired are given up, though it was heard of since."""
     planter.rewrite(
-        "metastore.commands.attempts:end_attempt",
-        ("if expired_agent is not None and not", "if expired_agent is not None and False and not"),
+        "metastore.commands.attempts:_end",
+        ("if expired is not None and not", "if expired is not None and False and not"),
     )
     planter.rewrite(
         "scheduler.placements:Placements._give_up", ("for one in", "await asyncio.sleep(1)\n    for one in")
@@ -153,7 +153,7 @@ def every_process_signs_with_a_key_of_its_own(planter: Planter) -> None:
 
 def the_run_is_not_locked(planter: Planter) -> None:
     """A run is read without its lock, what was read is believed, and no row count is looked at."""
-    for name in ("_BY_ID", "_BY_NAME", "_BY_ATTEMPT"):
+    for name in ("_BY_ID", "_BY_NAME", "_BY_ATTEMPTS"):
         statement = getattr(turn, name)._clone()
         statement._for_update_arg = None
         planter.replace(f"metastore.commands.turn:{name}", statement)
@@ -170,7 +170,7 @@ def _without_seq(statement: Any) -> Any:
 
 def row_counts_are_not_looked_at(planter: Planter) -> None:
     """A run is read without its lock; its compare-and-set fails, and nobody looks."""
-    for name in ("_BY_ID", "_BY_NAME", "_BY_ATTEMPT"):
+    for name in ("_BY_ID", "_BY_NAME", "_BY_ATTEMPTS"):
         statement = getattr(turn, name)._clone()
         statement._for_update_arg = None
         planter.replace(f"metastore.commands.turn:{name}", statement)
@@ -180,28 +180,32 @@ def row_counts_are_not_looked_at(planter: Planter) -> None:
 def downstreams_are_told_afterwards(planter: Planter) -> None:
     """An end commits first; its downstream neighbours hear of it in a transaction of their own, or never."""
     planter.rewrite(
-        "metastore.commands.attempts:_finish_turn",
-        ("propagate(turn, [(row.task_no, to)])", "tx.conn.late = (turn.id, row.task_no, to)"),
+        "metastore.commands.moves:Moves.write",
+        (
+            "propagate(turns[run], news)",
+            "self._tx.conn.late = [*getattr(self._tx.conn, 'late', ()), (run, news)]",
+        ),
     )
 
-    def tell(tx: Any, run: int, number: int, state: Any) -> None:
-        opened = turn.open_turn(tx, run)
-        if opened is not None and opened.state == "running":
-            from metastore.commands.advance import propagate  # noqa: PLC0415  # as the product has it now
+    def tell(tx: Any, told: Any) -> None:
+        from metastore.commands.advance import propagate  # noqa: PLC0415  # as the product has it now
 
-            propagate(opened, [(number, state)])
-            opened.close()
+        for run, news in told:
+            opened = turn.open_turn(tx, run)
+            if opened is not None and opened.state == "running":
+                propagate(opened, news)
+                opened.close()
 
-    _afterwards(planter, lambda late: Call(tell, late, {}))
+    _afterwards(planter, lambda late: Call(tell, (late,), {}))
 
 
 def events_are_written_afterwards(planter: Planter) -> None:
     """The event log is written in a transaction of its own, after the one that it is about."""
     planter.rewrite(
-        "metastore.commands.turn:Turn.close",
+        "metastore.commands.turn:close_turns",
         (
-            "self.tx.conn.execute(_ADD_EVENTS, self._events)",
-            "self.tx.conn.late = [*getattr(self.tx.conn, 'late', ()), *self._events]",
+            "tx.conn.execute(_ADD_EVENTS, [event for _, event in happened])",
+            "tx.conn.late = [*getattr(tx.conn, 'late', ()), *[event for _, event in happened]]",
         ),
     )
 

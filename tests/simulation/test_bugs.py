@@ -6,7 +6,7 @@ import pytest
 
 from dag import outcomes
 from dag.outcomes import settle
-from metastore.commands import attempts
+from metastore.commands import moves
 from tests.simulation.bugs import BUGS, QUICK, SEEDS, Bug
 from tests.simulation.hunt import find
 from tests.simulation.planting import OutOfDate, Planter, planted
@@ -49,9 +49,9 @@ def test_what_was_planted_is_taken_back() -> None:
     before = settle
     with planted(BUGS["retries_are_off_by_one"].plant):
         assert outcomes.settle is not before
-        assert vars(attempts)["settle"] is outcomes.settle  # wherever it was bound
+        assert vars(moves)["settle"] is outcomes.settle  # wherever it was bound
     assert outcomes.settle is before
-    assert vars(attempts)["settle"] is before
+    assert vars(moves)["settle"] is before
 
 
 def test_a_bug_that_does_not_fit_any_more_says_so() -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dag.errors import BadCredential
+from dag.errors import BadCredential, RunyardError
 from dag.references import Unresolved
-from metastore.commands.attempts import End, EndNoted, NotStarted, Started
+from metastore.commands.attempts import End, Ending, EndNoted, NotStarted, Started, Starting
 from tests.simulation.model import rules
 from tests.simulation.model.going import admit, body_of, end_if_done, look_at, over, stop_everything
 from tests.simulation.model.workers import hold_alone, is_expired, let_go, lone, require_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
 
     from metastore.commands.admission import Admitted
-    from tests.simulation.model.rows import Attempt, ModelTx
+    from tests.simulation.model.rows import Attempt, Instance, ModelTx
 
 
 #: What the log calls the way to an attempt's last state.
@@ -30,20 +30,86 @@ _STEPS = {
 }
 
 
-def start_attempt(
-    tx: ModelTx,
-    attempt_id: str,
-    boot_id: str,
-    placed_on: str | None,
-    *,
-    key_hash: str | None = None,
-    lease: timedelta | None = None,
-) -> Any:
-    attempt = tx.data.attempts.get(attempt_id)
+def start_attempt(tx: ModelTx, attempt_id: str, boot_id: str, placed_on: str | None, **how: Any) -> Any:
+    return _alone(tx, Starting(attempt_id=attempt_id, boot_id=boot_id, placed_on=placed_on, **how))
+
+
+def end_attempt(tx: ModelTx, end: End, outlets: Sequence[Any] = (), **how: Any) -> Any:
+    return _alone(tx, Ending(end=end, outlets=outlets, **how))
+
+
+def _alone(tx: ModelTx, call: Starting | Ending) -> Any:
+    (answer,) = move_attempts(tx, [call])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def move_attempts(tx: ModelTx, calls: Sequence[Starting | Ending]) -> list[Any]:
+    answers: list[Any] = []
+    ended: list[tuple[Attempt, str]] = []
+    accepted: list[Ending] = []
+    for call in calls:
+        attempt = tx.data.attempts.get(call.attempt_id)
+        try:
+            if isinstance(call, Starting):
+                answers.append(_start(tx, attempt, call, ended))
+                continue
+            answers.append(_end(tx, attempt, call, ended))
+            if attempt is not None and ended and ended[-1][0] is attempt:
+                accepted.append(call)
+        except RunyardError as error:
+            answers.append(error)
+    _go_on(tx, ended)
+    told = _admit(tx, accepted)
+    return [
+        replace(answer, admitted=told[call.attempt_id])
+        if isinstance(answer, EndNoted) and call.attempt_id in told
+        else answer
+        for call, answer in zip(calls, answers, strict=True)
+    ]
+
+
+def _go_on(tx: ModelTx, ended: Sequence[tuple[Attempt, str]]) -> None:
+    """Let what ended have its consequences: for its neighbours, and for its run."""
+    over_now: dict[int, list[Instance]] = {}
+    actors: dict[int, str] = {}
+    for attempt, actor in ended:
+        actors[attempt.run.id] = actor
+        if attempt.instance.is_final:
+            over_now.setdefault(attempt.run.id, []).append(attempt.instance)
+    for ones in over_now.values():
+        run = ones[0].run
+        if run.plan.fail_fast and any(one.state == "failed" and not one.task.allow_failure for one in ones):
+            stop_everything(tx, run, "skipped", "fail_fast", actor="scheduler")
+        look_at(tx, [run.instances[number] for number in sorted({n for one in ones for n in one.task.downstream})])
+    for run in sorted((tx.data.runs[number] for number in sorted(actors)), key=lambda run: run.runs_key):
+        end_if_done(tx, run, actors[run.id])
+
+
+def _admit(tx: ModelTx, accepted: Sequence[Ending]) -> dict[str, list[Admitted]]:
+    outlets: dict[tuple[str, str | None], Any] = {}
+    owners: dict[str | None, str] = {}
+    for call in reversed(accepted):
+        for outlet in call.outlets:
+            if outlet.boot_id is not None:
+                owners[outlet.placed_on] = call.attempt_id
+            if outlet.boot_id is not None or (outlet.executor, outlet.placed_on) not in outlets:
+                outlets[outlet.executor, outlet.placed_on] = outlet
+    told: dict[str, list[Admitted]] = {}
+    if outlets:
+        for one in admit(tx, list(outlets.values())):
+            owner = accepted[0].attempt_id if one.body is None else owners[one.placed_on]
+            told.setdefault(owner, []).append(one)
+    return told
+
+
+def _start(tx: ModelTx, attempt: Attempt | None, call: Starting, ended: list[tuple[Attempt, str]]) -> Any:
     if attempt is None:
         return NotStarted("gone", "no such attempt")
+    placed_on, key_hash, boot_id = call.placed_on, call.key_hash, call.boot_id
     if key_hash is not None and placed_on is None:
-        placed_on = lone(attempt_id)
+        placed_on = lone(attempt.id)
     if attempt.placed_on not in (None, placed_on):
         return NotStarted("conflict", "another supervisor has it")
     if attempt.state == "running":
@@ -54,18 +120,19 @@ def start_attempt(
     try:
         body = body_of(one)
     except Unresolved as error:
-        end = End(attempt_id=attempt_id, ended="rejected", cause="config", error=str(error))  # type: ignore[arg-type]  # a row has what it asks for
-        _finish(tx, attempt, end, (), "scheduler")
+        end = End(attempt_id=attempt.id, ended="rejected", cause="config", error=str(error))  # type: ignore[arg-type]  # a row has what it asks for
+        _settle(tx, attempt, end, "scheduler")
+        ended.append((attempt, "scheduler"))
         return NotStarted("failed", str(error))
     if key_hash is not None:
-        if lease is not None:
-            hold_alone(tx, attempt, boot_id, lease)
+        if call.lease is not None:
+            hold_alone(tx, attempt, boot_id, call.lease)
         elif placed_on is not None:
             require_server(tx, placed_on, boot_id, executor=attempt.executor, queue=attempt.queue)
     attempt.state, attempt.boot_id, attempt.key_hash, attempt.placed_on = "running", boot_id, key_hash, placed_on
     attempt.started_at = one.started_at = tx.now
     attempt.launch_after = attempt.deferred_reason = None
-    tx.task_event(one, "running", actor="supervisor", attempt=attempt_id)
+    tx.task_event(one, "running", actor="supervisor", attempt=attempt.id)
     return Started(body, attempt.executor, tx.now - attempt.queued_at)
 
 
@@ -77,51 +144,32 @@ def _start_again(tx: ModelTx, attempt: Attempt, boot_id: str, key_hash: str | No
     return Started(body_of(attempt.instance), attempt.executor, tx.now - attempt.queued_at, attempt.stop_reason)
 
 
-def end_attempt(
-    tx: ModelTx,
-    end: End,
-    outlets: Sequence[Any] = (),
-    *,
-    actor: str = "supervisor",
-    expired_agent: str | None = None,
-    earlier_boot_of: tuple[str, str] | None = None,
-    lease: timedelta | None = None,
-) -> EndNoted:
-    attempt = tx.data.attempts.get(end.attempt_id)
+def _end(tx: ModelTx, attempt: Attempt | None, call: Ending, ended: list[tuple[Attempt, str]]) -> EndNoted:
+    end = call.end
     if attempt is None:
         return EndNoted(accepted=False)
     if end.key_hash is not None and end.key_hash != attempt.key_hash:
         raise BadCredential(f"This is not the key of attempt {end.attempt_id}.")
-    ended = str(end.ended)
+    word = str(end.ended)
     if end.boot_id is not None:
         is_theirs = attempt.boot_id == end.boot_id
         if attempt.state != "running" or not is_theirs:
             # The accepted end may be told again, by who showed a key when it started.
-            told = is_theirs and attempt.key_hash is not None and attempt.state == ended
-            told = told and ended in ("success", "failed", "timed_out", "cancelled")
+            told = is_theirs and attempt.key_hash is not None and attempt.state == word
+            told = told and word in ("success", "failed", "timed_out", "cancelled")
             return EndNoted(accepted=told, executor=attempt.executor)
     else:
-        before = "queued" if ended in ("never_started", "rejected", "drained") else "running"
+        before = "queued" if word in ("never_started", "rejected", "drained") else "running"
         if attempt.state != before:
             return EndNoted(accepted=False)
-    if expired_agent is not None and not (attempt.placed_on == expired_agent and is_expired(tx, expired_agent, lease)):
+    expired, other = call.expired_agent, call.earlier_boot_of
+    if expired is not None and not (attempt.placed_on == expired and is_expired(tx, expired, call.lease)):
         return EndNoted(accepted=False)
-    if earlier_boot_of is not None and (
-        attempt.placed_on != earlier_boot_of[0] or attempt.boot_id == earlier_boot_of[1]
-    ):
+    if other is not None and (attempt.placed_on != other[0] or attempt.boot_id == other[1]):
         return EndNoted(accepted=False)
-    return EndNoted(accepted=True, executor=attempt.executor, admitted=_finish(tx, attempt, end, outlets, actor))
-
-
-def _finish(tx: ModelTx, attempt: Attempt, end: End, outlets: Sequence[Any], actor: str) -> list[Admitted]:
-    one, run = attempt.instance, attempt.run
-    state = _settle(tx, attempt, end, actor)
-    if one.is_final:
-        if state == "failed" and run.plan.fail_fast and not one.task.allow_failure:
-            stop_everything(tx, run, "skipped", "fail_fast", actor="scheduler")
-        look_at(tx, [run.instances[number] for number in one.task.downstream])
-    end_if_done(tx, run, actor)
-    return admit(tx, outlets)
+    _settle(tx, attempt, end, call.actor)
+    ended.append((attempt, call.actor))
+    return EndNoted(accepted=True, executor=attempt.executor)
 
 
 def _settle(tx: ModelTx, attempt: Attempt, end: End, actor: str) -> str:

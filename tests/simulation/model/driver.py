@@ -16,7 +16,7 @@ from metastore.commands import attempts as attempt_commands
 from metastore.commands import once as once_command
 from metastore.commands import runs as run_commands
 from metastore.commands.admission import Outlet, admit_ready
-from metastore.commands.attempts import End
+from metastore.commands.attempts import End, Ending, Starting
 from metastore.commands.runs import NewRun
 from metastore.queries import offers as offer_queries
 from metastore.queries import runs as run_queries
@@ -54,9 +54,9 @@ class Driver:
         self._numbers = 0
         self._makers = [
             (self._put, 2), (self._patch, 2), (self._create, 6), (self._start_run, 8), (self._admit, 6),
-            (self._start, 16), (self._end, 24), (self._advance, 6), (self._cancel, 2), (self._time_out, 2),
-            (self._clear, 3), (self._agent, 3), (self._expiry, 4), (self._register, 4), (self._beat, 6),
-            (self._offer, 4), (self._stage, 3), (self._once, 2), (self._heal, 3), (self._query, 14),
+            (self._start, 12), (self._end, 18), (self._together, 10), (self._advance, 6), (self._cancel, 2),
+            (self._time_out, 2), (self._clear, 3), (self._agent, 3), (self._expiry, 4), (self._register, 4),
+            (self._beat, 6), (self._offer, 4), (self._stage, 3), (self._once, 2), (self._heal, 3), (self._query, 14),
         ]  # fmt: skip
 
     def step(self, now: datetime) -> Step:
@@ -228,21 +228,35 @@ class Driver:
         return self._dice.choice(found) if found else None
 
     def _start(self) -> Step:
+        call = self._starting()
+        how = {} if call.key_hash is None else {"key_hash": call.key_hash, "lease": call.lease}
+        return attempt_commands.start_attempt, (call.attempt_id, call.boot_id, call.placed_on), how
+
+    def _starting(self) -> Starting:
         attempt = self._attempt()
         name = "nothing" if attempt is None else attempt.id
         boot = self._dice.choice(_BOOTS)
         if attempt is not None and attempt.queue is not None:
             place = self._dice.choice((*_WORKERS, None))
-            key = self._dice.choice(_KEYS)
             lease = LEASE if place is None else None
-            return attempt_commands.start_attempt, (name, boot, place), {"key_hash": key, "lease": lease}
+            key = self._dice.choice(_KEYS)
+            return Starting(attempt_id=name, boot_id=boot, placed_on=place, key_hash=key, lease=lease)
         home = self._dice.choice(_HOMES) if attempt is None or self._flip(0.1) else attempt.placed_on
-        return attempt_commands.start_attempt, (name, boot, home), {}
+        return Starting(attempt_id=name, boot_id=boot, placed_on=home)
 
     def _end(self) -> Step:
+        call = self._ending()
+        more: dict[str, Any] = {"actor": call.actor} if call.actor != "supervisor" else {}
+        if call.expired_agent is not None:
+            more |= {"expired_agent": call.expired_agent, "lease": call.lease}
+        if call.earlier_boot_of is not None:
+            more["earlier_boot_of"] = call.earlier_boot_of
+        return attempt_commands.end_attempt, (call.end, call.outlets), more
+
+    def _ending(self) -> Ending:
         attempt = self._attempt(active=0.9)
         if attempt is None:
-            return attempt_commands.end_attempt, (End(attempt_id="nothing", ended=Ended.LOST),), {}
+            return Ending(end=End(attempt_id="nothing", ended=Ended.LOST))
         by_itself = self._flip(0.75)
         ended = self._dice.choice(
             (Ended.SUCCESS, Ended.SUCCESS, Ended.FAILED, Ended.TIMED_OUT, Ended.CANCELLED, Ended.DRAINED, Ended.LOST)
@@ -261,13 +275,21 @@ class Driver:
             output='{"n":1}' if ended is Ended.SUCCESS and self._flip(0.6) else None,
             ended_at=self._now + timedelta(seconds=self._dice.choice((-3, 2))) if self._flip(0.3) else None,
         )
-        more: dict[str, Any] = {"actor": "scheduler"} if self._flip(0.3) else {}
-        if not by_itself and self._flip(0.3):
-            more |= {"expired_agent": attempt.placed_on or "nobody", "lease": LEASE}
-        if not by_itself and self._flip(0.2):
-            more["earlier_boot_of"] = (attempt.placed_on or "nobody", self._dice.choice(_BOOTS))
+        rescued = not by_itself and self._flip(0.3)
+        other = (attempt.placed_on or "nobody", self._dice.choice(_BOOTS))
         asks = self._flip(0.3) and attempt.queue is None
-        return attempt_commands.end_attempt, (end, self._outlets(boot if asks else None)), more
+        return Ending(
+            end=end,
+            outlets=self._outlets(boot if asks else None),
+            actor="scheduler" if self._flip(0.3) else "supervisor",
+            expired_agent=attempt.placed_on or "nobody" if rescued else None,
+            lease=LEASE if rescued else None,
+            earlier_boot_of=other if not by_itself and self._flip(0.2) else None,
+        )
+
+    def _together(self) -> Step:
+        made = [self._starting() if self._flip(0.4) else self._ending() for _ in range(self._dice.randint(2, 6))]
+        return attempt_commands.move_attempts, (list({call.attempt_id: call for call in made}.values()),), {}
 
     def _offer(self) -> Step | None:
         attempt = self._attempt()

@@ -270,6 +270,8 @@ class ModelTx:
         """Move a run to *to*, and say so."""
         self.event(f"run.{to}", actor=actor, run=run, from_state=run.state, to_state=to, reason=reason)
         run.state = to
+        if to in RUN_FINAL:
+            self.topics.add(f"ended:{run.id}")
         if reason is not None:
             run.reason = reason
 
