@@ -52,13 +52,20 @@ def _loop(report: Report, servers: Servers, database: str, cycles: int, seed: in
     try:
         made.start("--port", str(port))
         result = crash_loop(
-            made, home.parent / f"{home.name}.journal", cycles=cycles, seed=seed, port=port, longest_life=_LONGEST_LIFE
+            made,
+            home.parent / f"{home.name}.journal",
+            cycles=cycles,
+            seed=seed,
+            port=port,
+            longest_life=_LONGEST_LIFE,
+            restart_database=servers.postgres.restart if database == "postgres" else None,
         )
     finally:
         made.end()
     total = result.report.total
     report.add("kills of the service", "", result.kills["service"], Goal(20, "at least"))
     report.add("kills of the agent", "", result.kills["agent"])
+    report.add("restarts of the database (immediate)", "", result.kills["database"])
     report.add("runs accepted", "", result.accepted)
     report.add("requests repeated", "", result.unanswered)
     report.add("attempts started", "", result.starts)

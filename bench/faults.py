@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -202,6 +203,7 @@ def kills(cycles: int) -> Report:
             time.sleep(chance.uniform(0.2, 1.5))
             killed[_kill(made, chance)] += 1
         took = time.monotonic() - began
+        made.fleet.go_on()
         for client in clients:
             client.over.set()
         for client in clients:
@@ -219,7 +221,8 @@ def kills(cycles: int) -> Report:
 
 def _kill(made: Installation, chance: random.Random) -> str:
     kind = chance.choices(
-        ["api", "scheduler", "worker", "agent", "host", "redis", "flush"], weights=[3, 3, 3, 3, 2, 2, 1]
+        ["api", "scheduler", "worker", "agent", "host", "redis", "flush", "database", "pause"],
+        weights=[3, 3, 3, 3, 2, 2, 1, 1, 1],
     )[0]
     fleet = made.fleet
     if kind in ("api", "scheduler"):
@@ -238,6 +241,11 @@ def _kill(made: Installation, chance: random.Random) -> str:
         made.redis.kill()  # in memory: all messages are gone
         time.sleep(chance.uniform(0, 1))
         made.redis.start()
+    elif kind == "database":
+        made.server.restart()
+    elif kind == "pause":  # beyond its lease, while the others go on being killed
+        chance.choice(fleet.workers).pause()
+        Timer(LEASE + 5, fleet.go_on).start()
     else:
         made.redis.flushall()
     return kind

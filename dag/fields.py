@@ -24,7 +24,6 @@ URL_PATTERN: Final = r"^(?:https?://|\$\{)[\s\S]+$"
 LABEL_PATTERN: Final = r"^[^\u0000-\u001f\u007f]{1,100}$"
 #: What the brokers behind the queue executors take; .DQ and .XQ are Dramatiq's own queues beside one.
 QUEUE_PATTERN: Final = r"^(?![\s\S]*\.[DX]Q$)[a-zA-Z_][a-zA-Z0-9._-]{0,99}$"
-ID_SCHEMA_PATTERN: Final = r"^(?!\.{1,2}$)[A-Za-z0-9_.~:+-]{1,250}$"
 
 #: Linux takes no argument and no variable of 128 KiB or more.
 LONGEST_WORD: Final = 100_000
@@ -242,7 +241,7 @@ true_is_empty = BeforeValidator(_true_is_empty)
 also_true = WithJsonSchema({"anyOf": [{"type": "object", "additionalProperties": False}, {"const": True}]})
 
 TaskName = Annotated[TaskId, AfterValidator(_task_id), _schema(pattern=ids.TASK_ID_PATTERN)]
-Id = Annotated[str, AfterValidator(_id), _schema(pattern=ID_SCHEMA_PATTERN)]
+Id = Annotated[str, AfterValidator(_id), _schema(pattern=ids.OTHER_ID_PATTERN)]
 Queue = Annotated[str, AfterValidator(_queue), _schema(pattern=QUEUE_PATTERN)]
 LostContact = Literal["kill", "continue"]
 Duration = Annotated[timedelta, BeforeValidator(_duration), _schema(format="duration", pattern=durations.PATTERN)]

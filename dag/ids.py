@@ -22,13 +22,12 @@ AttemptId = NewType("AttemptId", str)
 
 #: Task ids; dots are kept for groups.
 TASK_ID_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_-]{0,249}$"
-#: All other ids: what fits into one URL segment without an escape.
-OTHER_ID_PATTERN: Final = r"^[A-Za-z0-9_.~:+-]{1,250}$"
+#: All other ids: what fits into one URL segment without an escape, and names no folder.
+OTHER_ID_PATTERN: Final = r"^(?!\.{1,2}$)[A-Za-z0-9_.~:+-]{1,250}$"
 
 # \Z, not $: Python's $ also matches before a trailing newline.
 _TASK_ID: Final = re.compile(TASK_ID_PATTERN[:-1] + r"\Z")
 _OTHER_ID: Final = re.compile(OTHER_ID_PATTERN[:-1] + r"\Z")
-_DOTS: Final = frozenset({".", ".."})
 
 
 def is_task_id(text: str) -> bool:
@@ -38,7 +37,7 @@ def is_task_id(text: str) -> bool:
 
 def is_id(text: str) -> bool:
     """Whether *text* may name a DAG, a run or any other thing but a task."""
-    return _OTHER_ID.match(text) is not None and text not in _DOTS
+    return _OTHER_ID.match(text) is not None
 
 
 def uuid7(at: datetime, chance: bytes) -> uuid.UUID:

@@ -19,6 +19,7 @@ import httpx
 from tests.system.history import ClientLog, collect, journaling, judge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.simulation.checker import Report
@@ -30,6 +31,8 @@ _PATIENCE: Final = 60.0
 #: How many runs have their cancel asked for, and how many of these are cleared afterwards.
 _CANCELLED: Final = 0.1
 _CLEARED: Final = 0.5
+#: In how many cycles the database goes first.
+_RESTARTED: Final = 0.1
 
 
 @dataclass
@@ -97,11 +100,18 @@ class Client(threading.Thread):
 
 
 def crash_loop(
-    service: Service, journal: Path, *, cycles: int, seed: int = 1, port: int, longest_life: float = 1.2
+    service: Service,
+    journal: Path,
+    *,
+    cycles: int,
+    seed: int = 1,
+    port: int,
+    longest_life: float = 1.2,
+    restart_database: Callable[[], None] | None = None,
 ) -> Result:
     """Run *cycles* kills of a running service and its agents under load, let it come to rest, and judge.
 
-    A service lives for at most *longest_life* seconds.
+    A service lives for at most *longest_life* seconds.  Where its database is a server, that is restarted now and then.
     """
     chance = random.Random(seed)  # noqa: S311  # a schedule of faults, not a secret
     log = ClientLog()
@@ -115,6 +125,10 @@ def crash_loop(
     kills: Counter[str] = Counter()
     for _ in range(cycles):
         time.sleep(chance.uniform(0.2, longest_life))
+        if restart_database is not None and chance.random() < _RESTARTED:
+            restart_database()
+            kills["database"] += 1
+            time.sleep(chance.uniform(0, 1))
         if chance.random() < 0.3:
             for pid in service.agents():
                 _kill(pid)

@@ -187,11 +187,15 @@ class Fleet:
         wait_for(lambda: b'"state": "serving"' in part.said(), _WITHIN)
         return part
 
-    def end(self) -> None:
-        """Leave nothing behind."""
-        for part in self.parts.values():
+    def go_on(self) -> None:
+        """Let everything go on that was paused."""
+        for part in list(self.parts.values()):
             with suppress(AssertionError):
                 part.pause(on=False)
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self.go_on()
         for part in self.workers:
             part.stop()
         for part in self.parts.values():
