@@ -72,7 +72,7 @@ class ApiProcess:
 
     def _note_renewals(self) -> None:
         shared: Any = self._heartbeats._workers
-        renew, site = shared.renew, self._process.site
+        renew, site = shared.do, self._process.site
 
         async def noted(beat: WorkerBeat) -> Any:
             began = site.loop.time()
@@ -80,7 +80,7 @@ class ApiProcess:
             site.renewals.setdefault(beat.place, []).append((began, site.loop.time()))
             return beaten
 
-        shared.renew = noted
+        shared.do = noted
 
     async def run(self) -> None:
         """Serve, once the metastore has answered."""
