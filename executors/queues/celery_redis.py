@@ -19,10 +19,20 @@ log = structlog.get_logger(__name__)
 #: What Redis was not told yet is dealt with.  Of the process, for a channel does not outlive its connection: whichever
 #: comes after it says what the last one could not, else the message would lie there until its time is over.
 _LATE: Final[deque[str]] = deque()
+#: What was taken out of its queue by a connection that broke before it was known to be held.  Redis may hold it for
+#: nobody: it goes back into the queue, else it would lie there until its time is over.
+_ASTRAY: Final[deque[str]] = deque()
 
 
 class QoS(redis.QoS):
     """What a consumer holds; it lets go even when nobody hears it."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        try:
+            super().append(message, delivery_tag)  # type: ignore[no-untyped-call]  # it has no types
+        except Exception:
+            _ASTRAY.append(delivery_tag)
+            raise
 
     def ack(self, delivery_tag: str) -> None:
         try:
@@ -51,13 +61,17 @@ class QoS(redis.QoS):
 
     def catch_up(self) -> None:
         """Say what could not be said before, if it can be said now."""
-        while _LATE:
-            tag = _LATE.popleft()
+        while _LATE or _ASTRAY:
+            queue, say = (_LATE, self._forget) if _LATE else (_ASTRAY, self.restore_by_tag)
+            tag = queue.popleft()
             try:
-                self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]  # it has no types
+                say(tag)
             except Exception:  # noqa: BLE001  # the same error ends the listening, which says so
-                _LATE.append(tag)
+                queue.append(tag)
                 return
+
+    def _forget(self, delivery_tag: str) -> None:
+        self._remove_from_indices(delivery_tag).execute()  # type: ignore[no-untyped-call]  # it has no types
 
 
 class Channel(redis.Channel):
