@@ -74,6 +74,8 @@ class Network:
             raise NoAnswer("no answer in time", is_sent=True) from None
         finally:
             exchange.close()
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # seen, also where the time was over in the same instant
 
 
 class _Exchange:

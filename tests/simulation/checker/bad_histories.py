@@ -53,9 +53,9 @@ def many_runs() -> Tale:
     return tale.run("r1", "running").run("r2", "running").good("r1", "a").run("r1", "success").run("r3", "running")
 
 
-def cancel_late() -> Tale:
+def cancel_late(**task: str) -> Tale:
     """A journal that goes on after an answered cancel."""
-    tale = Tale(grace=10).dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a").work("r", "a", end=None)
+    tale = Tale(grace=10).dag({"a": task}).trigger("r").run("r", "running").ready("r", "a").work("r", "a", end=None)
     tale.run("r", "cancelling", actor="key:test", reason="user")
     tale.task("r", "a", "cancelling", reason="user", actor="key:test").call("cancel", "r", 202)
     return tale.wait(5).wrote("r", "a", "end").task("r", "a", "success").run("r", "success").end()
@@ -278,6 +278,8 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         cut(before(kind="task.cancelled", nth=-1)),
         put(event("r", "c", "pending", "cancelled", 0, **_CLEAR), client("clear", 200, {"items": [{}]})))),
     ("I-21", "user code goes on after the grace", cancel_late, change({"grace": 1}, type="setup")),
+    ("I-21", "the same, where it might only without contact", lambda: cancel_late(on_lost_contact="continue"),
+        change({"grace": 1}, type="setup")),
     ("I-22", "the output of an attempt that was lost", tales.chain, change({"from_attempt": "r.a.0"}, what="saw")),
     ("I-22", "the output of another run", tales.chain, change({"from_attempt": "q.a.1"}, what="saw")),
     ("STEP", "a success without a start", tales.single, both(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.simulation.checker.history import History
     from tests.simulation.checker.replay import Replay
-    from tests.simulation.checker.story import Attempt, InstanceKey
+    from tests.simulation.checker.story import Attempt, InstanceKey, Run
     from tests.simulation.checker.violations import Line, Report
 
 _ENDS = ("end", "fail")
@@ -149,10 +149,17 @@ class Journal:
             if reopened:
                 continue  # a later clear starts it again, by right
             for line in written[call["dag_id"], call["run_id"]]:
-                if line.get("t", limit) > limit:
+                if line.get("t", limit) > limit and not self._goes_on(run, line):
                     late = line["t"] - call["t1"]
                     self._report.add("I-21", f"user code ran on {late:.1f} s after an answered cancel", line, call)
                     break
+
+    def _goes_on(self, run: Run, line: Line) -> bool:
+        """Whether an attempt was given up before and goes on without its contact, as its author wants it."""
+        attempt, task = self._replay.attempts.get(line["attempt_id"]), run.task(line["task_id"])
+        if task is None or not task.goes_on or attempt is None or attempt.ended is None:
+            return False
+        return bool((attempt.ended.get("data") or {}).get("attempt") == "lose")
 
 
 def _before(one: Line, place: int, other: Line, other_place: int) -> bool:

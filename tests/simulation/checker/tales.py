@@ -246,6 +246,15 @@ def going_on() -> Tale:
     return tale.task("r", "a", "success").run("r", "success").end()
 
 
+def going_on_after_a_cancel() -> Tale:
+    """Nobody can tell it any more that its run is cancelled."""
+    tale = Tale(grace=10).dag({"a": {"on_lost_contact": "continue"}}).trigger("r").run("r", "running").ready("r", "a")
+    tale.work("r", "a", end=None).task("r", "a", "scheduled", reason="lost", data={"attempt": "lose"})
+    tale.run("r", "cancelling", actor=_KEY, reason="user").task("r", "a", "cancelled", reason="user", actor=_KEY)
+    tale.run("r", "cancelled", actor=_KEY).call("cancel", "r", 202).wait(60)
+    return tale.wrote("r", "a", "end", attempt_id="r.a.1", fence=1).end()
+
+
 def big() -> Tale:
     """A run of more than one chunk that is cancelled before all of it was created."""
     tasks = {f"t{number}": {"depends_on": ["t0"] if number else []} for number in range(5)}
@@ -316,6 +325,6 @@ GOOD: Final[dict[str, Callable[[], Tale]]] = {
         diamond, single, chain, retried, exhausted, lost, given_up, never_started, drained, rejected, cancelled,
         cancelled_unstarted, cancelled_too_late, cleared, cleared_and_cancelled, failed_fast, timed_out,
         allowed_to_fail, skipping, hasty, empty, repeated, unanswered, read_back, lowered, lowered_slots, superseded,
-        going_on, big, unfinished, held, delayed, taken, answered_again, deleted, by_the_api,
+        going_on, going_on_after_a_cancel, big, unfinished, held, delayed, taken, answered_again, deleted, by_the_api,
     )
 }  # fmt: skip
