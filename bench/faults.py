@@ -209,13 +209,17 @@ def kills(cycles: int) -> Report:
         for client in clients:
             client.join(120)
         crash.come_to_rest(made.fleet)
+        ended = [words for part in made.fleet.parts.values() if (words := part.last_words()) is not None]
         found = judge(collect(made.fleet, log, journal), Path("kills.jsonl").absolute())
     wrong = [each for client in clients for each in client.wrong] + [str(one) for one in found.violations]
     report.add("kills", "", sum(killed.values()))
     report.add("accepted runs", "", log.accepted())
     report.add("starts of user code", "", found.counts["journal starts"])
+    report.add("services that ended by themselves", "", len(ended), Goal(0))
     report.add("violations of any invariant, and wrong answers", "", len(wrong), Goal(0))
-    report.note(f"{dict(killed)} in {took:.0f} s; lease {LEASE} s; judged by tests.simulation.checker", *wrong[:20])
+    report.note(
+        f"{dict(killed)} in {took:.0f} s; lease {LEASE} s; judged by tests.simulation.checker", *ended, *wrong[:5]
+    )
     return report
 
 

@@ -93,5 +93,6 @@ class Together(Generic[C, R]):
                 continue
             if isinstance(result, Exception):
                 future.set_exception(result)
+                future.exception()  # seen, also where whoever asked goes away in this very moment
             else:
                 future.set_result(result)

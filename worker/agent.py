@@ -128,7 +128,7 @@ async def _serve(settings: AgentSettings, folder: Path, lock: int, agent_id: str
     if settings.remote:
         from worker.remote import RemoteAgent  # noqa: PLC0415  20 ms and 6 MB that a local agent does without
 
-        agent = RemoteAgent(supervisor, spool, settings, agent_id)
+        agent = RemoteAgent(supervisor, spool, settings, agent_id, _count_boot(folder / "boots"))
     else:
         agent = Agent(supervisor, settings.patience)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -143,6 +143,23 @@ async def _serve(settings: AgentSettings, folder: Path, lock: int, agent_id: str
     agent.close()
     supervisor.close()
     await asyncio.sleep(0)  # the connection's last bytes
+
+
+def _count_boot(file: Path) -> int:
+    """Return a number that is larger than that of every earlier agent of this home.
+
+    Not the clock alone, which may be set back; nor the file alone, which a crash of the host may set back.
+    """
+    try:
+        last = int(file.read_text())
+    except (OSError, ValueError):
+        last = 0
+    number = max(last + 1, int(time.time()))
+    new = file.with_suffix(".new")
+    with suppress(OSError):  # a full disk is no reason not to start
+        new.write_text(f"{number}\n")
+        new.replace(file)
+    return number
 
 
 def _take_lock(file: Path) -> int | None:

@@ -54,6 +54,8 @@ class Identity:
 
     worker_id: str
     boot_id: str
+    #: Which of all processes of this worker it is.
+    boot_number: int
     #: Chosen here, new with every agent: what every beat shows.
     token: str = field(repr=False)
 
@@ -188,6 +190,7 @@ class Pulse:
             "version": VERSION,
             "worker_id": who.worker_id,
             "boot_id": who.boot_id,
+            "boot_number": who.boot_number,
             "token": who.token,
             **self._fields,
             "attempts": held,

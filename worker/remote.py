@@ -56,7 +56,9 @@ _TOLD: Final = 1000
 class RemoteAgent:
     """The connection to the feeder, what the API knows, and when to end."""
 
-    def __init__(self, supervisor: Supervisor, spool: Spool, settings: AgentSettings, worker_id: str) -> None:
+    def __init__(  # what it is made of
+        self, supervisor: Supervisor, spool: Spool, settings: AgentSettings, worker_id: str, boot_number: int
+    ) -> None:
         self._supervisor = supervisor
         self._spool = spool
         self._patience = settings.patience
@@ -70,7 +72,7 @@ class RemoteAgent:
         ]
         self._calls = Calls(self._loop, self._lanes[1], self._note_outage)
         self._uploads = Calls(self._loop, self._lanes[2], self._note_outage)
-        identity = Identity(worker_id=worker_id, boot_id=supervisor.boot_id, token=secret())
+        identity = Identity(worker_id=worker_id, boot_id=supervisor.boot_id, boot_number=boot_number, token=secret())
         self._pulse = Pulse(self._loop, self._lanes[0], identity, self)
         self._shipper = Shipper(self._uploads, self._whole)
         self._delivery = Delivery(supervisor.boot_id, spool, self._calls, self._shipper, self.settled)

@@ -45,14 +45,15 @@ Wait = Annotated[
     gives=(200, schemas.WorkerRegistered),
     reads=schemas.WorkerRegister,
     summary="Register a worker",
-    fails=(409,),
+    fails=(409, 410),
     example=schemas.EXAMPLE_REGISTERED,
 )
 async def register(request: Request, service: Service, caller: Asking) -> Response:
     """Register a worker, or a new process of a known one. The same request again changes nothing.
 
     A new `boot_id` says that every earlier process of this worker is dead, with its tasks: what they ran is given up at
-    once and runs elsewhere. So it is sent only by who holds the lock of the worker's home.
+    once and runs elsewhere. So it is sent only by who holds the lock of the worker's home. With a `boot_number` a
+    registration that was held up on its way, and comes after one of a later process, is refused with a 410.
     """
     caller.everywhere("Registering workers")
     body = await read_spoken(request, schemas.WorkerRegister)
@@ -61,6 +62,7 @@ async def register(request: Request, service: Service, caller: Asking) -> Respon
     registration = Registration(
         worker_id=body.worker_id,
         boot_id=body.boot_id,
+        boot_number=body.boot_number,
         token_hash=hash_of(body.token),
         key_id=caller.key_id,
         name=body.name,

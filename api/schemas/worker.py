@@ -72,6 +72,7 @@ class WorkerRegister(RequestBody):
                     "version": "0.2.0",
                     "worker_id": WORKER_ID,
                     "boot_id": BOOT_ID,
+                    "boot_number": 3,
                     "token": "a-token-of-your-own-from-256-random-bits-00",
                     "name": "build-7",
                     "host": "build-7.example",
@@ -91,6 +92,11 @@ class WorkerRegister(RequestBody):
     boot_id: HexId = Field(
         description="New with every process of the worker. A registration with a new one says that all earlier "
         "processes of this worker and their tasks are dead."
+    )
+    boot_number: Annotated[int, Field(strict=True, ge=1, le=2**53)] | None = Field(
+        default=None,
+        description="Grows with every process of the worker: kept beside its files, raised before each registration of "
+        "a new process. Of two processes the one with the smaller number is dead, whenever its registration arrives.",
     )
     token: Secret = Field(
         description="A secret of the worker's choice, 256 random bits: what its heartbeats show as `Bearer`."

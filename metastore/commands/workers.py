@@ -35,6 +35,8 @@ _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgre
 #: A queue is offered this part of its workers' slots more than they have, so that none of them waits for the next
 #: offer; at least one.
 _AHEAD: Final = 10
+#: The number of a process that nobody has counted: later than all.
+_LAST: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class Registration:
     executor: str
     queues: tuple[str, ...]
     slots: int
+    #: How many processes the worker has had, this one included; None where it does not count them.
+    boot_number: int | None = None
     #: The API key that it registers with.
     key_id: str | None = None
     #: Attempts of whichever boot whose end it will still tell.
@@ -63,7 +67,7 @@ class Registration:
 _worker = agents.c
 _CHANGING: Final = (
     "host", "seen_at", "lease_until", "executor", "queues", "slots", "name", "version", "pid", "boot_id",
-    "token_hash", "key_id", "registered_at", "draining", "drain_asked",
+    "boot_number", "token_hash", "key_id", "registered_at", "draining", "drain_asked",
 )  # fmt: skip
 
 
@@ -80,7 +84,7 @@ def _register(dialect: str) -> Any:
 _REGISTER: Final = {dialect: _register(dialect) for dialect in _INSERT}
 _KNOWN: Final = select(
     _worker.kind, _worker.boot_id, _worker.token_hash, _worker.executor, _worker.queues, _worker.draining,
-    _worker.drain_asked, _worker.lease_until,
+    _worker.drain_asked, _worker.lease_until, _worker.boot_number,
 ).where(_worker.agent_id == bindparam("worker"))  # fmt: skip
 _LOCKED: Final = _KNOWN.with_for_update()
 #: Agents are hosts with a scheduler: there are never many.
@@ -138,6 +142,9 @@ def register_worker(tx: Tx, registration: Registration, lease: timedelta) -> lis
     known = tx.conn.execute(_LOCKED, {"worker": registration.worker_id}).first()
     if known is not None and known.kind != "worker":
         raise Forbidden("This id is the one of a service's own agent.")
+    if known is not None and (registration.boot_number or _LAST) < (known.boot_number or 0):
+        # Its sender is dead; the request was held up on its way, by the network or by a database that was away.
+        raise _superseded(registration.worker_id)
     others = [] if known is None else _beyond(registration.allowed, known.queues)
     if others and _is_in_use(tx, known, registration):
         raise Forbidden(f"This id is the one of a worker that serves {', '.join(others)}; your key is not for that.")
@@ -157,6 +164,7 @@ def register_worker(tx: Tx, registration: Registration, lease: timedelta) -> lis
         "version": registration.version,
         "pid": registration.pid,
         "boot_id": registration.boot_id,
+        "boot_number": registration.boot_number,
         "token_hash": registration.token_hash,
         "key_id": registration.key_id,
         "registered_at": tx.now,

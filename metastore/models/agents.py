@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, CheckConstraint, Column, Index, Integer, Table, Text, false, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, Integer, Table, Text, false, text
 
 from metastore.models.base import Instant, Json, metadata
 
@@ -32,6 +32,8 @@ agents = Table(
     Column("pid", Integer),
     #: Its process: a new one proves the earlier ones dead.
     Column("boot_id", Text),
+    #: How many processes it has had, where it counts them: a smaller one is a late word of a dead process.
+    Column("boot_number", BigInteger),
     #: SHA-256 of the secret that its heartbeats show.
     Column("token_hash", Text),
     #: The API key that it registered with; when that is revoked, so is the token.

@@ -67,10 +67,12 @@ class Fleet(Flow):
         held: tuple[str, ...] = (),
         executor: str = "dramatiq",
         key: str | None = None,
+        number: int | None = None,
     ) -> list[str]:
         registration = Registration(
             worker_id=worker,
             boot_id=boot,
+            boot_number=number,
             token_hash=f"token of {worker}",
             key_id=key,
             name="w",
@@ -308,6 +310,24 @@ async def test_the_api_is_present_again_from_when_it_comes_back(fleet: Fleet) ->
     await fleet.store.write(away)
     await fleet.store.write(mark_serving, timedelta(seconds=15))
     assert await fleet.store.read(since) >= first
+
+
+async def test_a_registration_of_a_dead_process_that_was_held_up_changes_nothing(fleet: Fleet) -> None:
+    """Else the living process, and what it runs, would be taken for dead (simulation, seed 1002090)."""
+    await fleet.register(boot="b2", number=2)
+    run, [a] = await fleet.go({"a": {}})
+    await fleet.take(a.attempt_id, boot="b2")
+    with pytest.raises(Gone, match="Another process has registered"):
+        await fleet.register(boot="b1", number=1)
+    await fleet.beat(boot="b2")
+    assert (await fleet.done(a.attempt_id, boot="b2")).accepted
+    assert await fleet.states(run) == {"a": "success"}
+    await fleet.register(boot="b2", number=2)
+    await fleet.register(boot="clone", number=2)
+    await fleet.register(boot="b3", number=3)
+    await fleet.register(boot="uncounted")
+    await fleet.register(boot="b1", number=1)
+    await fleet.check()
 
 
 async def test_a_new_process_of_a_worker_proves_the_old_one_dead(fleet: Fleet) -> None:

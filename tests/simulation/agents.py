@@ -47,6 +47,8 @@ class Home:
         self.outputs: dict[str, str] = {}
         #: Everything that ever ran here, for the journal.
         self.boots = 0
+        #: How often the lock was taken.
+        self.taken = 0
 
 
 class SimSpool:
@@ -207,6 +209,7 @@ def _wake(process: SimProcess, home: Home, settings: AgentSettings) -> None:
         process.later(1.0 if home.holder.is_alive else _FUNERAL, _wake_or_end, process, home, settings)
         return
     home.holder = process
+    home.taken += 1
     process.on_death.append(lambda: _bury(process, home))
     process.spawn(_serve(process, home, settings), name="agent")
 
@@ -237,7 +240,7 @@ async def _serve(process: SimProcess, home: Home, settings: AgentSettings) -> No
     supervisor.warm_up()
     agent: Agent | RemoteAgent
     if settings.remote:
-        agent = RemoteAgent(supervisor, spool, settings, home.agent_id)
+        agent = RemoteAgent(supervisor, spool, settings, home.agent_id, home.taken)
     else:
         agent = Agent(supervisor, settings.patience)
     home.listener = Listener(process, lambda: Link(agent))

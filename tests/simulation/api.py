@@ -135,6 +135,7 @@ class ApiProcess:
         worker = Registration(
             worker_id=body["worker_id"],
             boot_id=body["boot_id"],
+            boot_number=body["boot_number"],
             token_hash=hash_of(body["token"]),
             name=body["name"],
             host=body["host"],

@@ -271,3 +271,4 @@ def _tell(told: asyncio.Future[Any], task: asyncio.Task[Any]) -> None:
         told.set_result(task.result())
     else:
         told.set_exception(error)
+        told.exception()  # seen, also where the caller is cancelled in the same instant

@@ -60,6 +60,12 @@ class Part:
             file.seek(self._said)
             return file.read()
 
+    def last_words(self) -> str | None:
+        """Return what it said last if it has ended by itself, None while it runs."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        return f"{self.name} ended with {self._process.returncode}: {self.said()[-300:].decode(errors='replace')}"
+
     def kill(self) -> None:
         """End the process alone, in the middle of whatever it does; what it started lives on."""
         if self._process is not None:

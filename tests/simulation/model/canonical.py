@@ -34,7 +34,7 @@ _ATTEMPT: Final = (
 )  # fmt: skip
 _AGENT: Final = (
     "agent_id", "kind", "host", "executors", "seen_at", "lease_until", "executor", "queues", "slots", "boot_id",
-    "token_hash", "draining", "drain_asked",
+    "token_hash", "boot_number", "draining", "drain_asked",
 )  # fmt: skip
 _EVENT: Final = (
     "at", "kind", "dag_id", "run_id", "task_id", "map_index", "try_number", "attempt_id", "from_state", "to_state",

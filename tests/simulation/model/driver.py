@@ -193,6 +193,7 @@ class Driver:
         registration = workers.Registration(
             worker_id=worker,
             boot_id=self._dice.choice(_BOOTS),
+            boot_number=self._dice.choice((None, 1, 2, 2, 3)),
             token_hash="t",  # noqa: S106  # a hash of none
             name="w",
             host="h",

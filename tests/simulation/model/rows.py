@@ -178,6 +178,7 @@ class Agent:
     slots: int = 0
     boot_id: str | None = None
     token_hash: str = ""
+    boot_number: int | None = None
     draining: bool = False
     drain_asked: bool = False
 

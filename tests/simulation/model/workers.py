@@ -82,6 +82,9 @@ def register_worker(tx: ModelTx, registration: Registration, lease: timedelta) -
     known = tx.data.agents.get(registration.worker_id)
     if known is not None and known.kind != "worker":
         raise Forbidden("This id is the one of a service's own agent.")
+    numbers = (registration.boot_number, None if known is None else known.boot_number)
+    if None not in numbers and numbers[0] < numbers[1]:  # type: ignore[operator]  # neither is None
+        raise _superseded(registration.worker_id)
     _refuse_foreign(tx, known, registration)
     tx.data.agents[registration.worker_id] = Agent(
         registration.worker_id,
@@ -95,6 +98,7 @@ def register_worker(tx: ModelTx, registration: Registration, lease: timedelta) -
         registration.slots,
         registration.boot_id,
         registration.token_hash,
+        registration.boot_number,
     )
     if known is not None and known.executor != registration.executor:
         _count_slots(tx, str(known.executor), known.queues)

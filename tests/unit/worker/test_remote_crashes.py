@@ -50,6 +50,7 @@ def test_an_end_that_was_not_sent_is_sent_by_the_next_agent(kit: Kit, api: Api) 
     api.until(lambda: len(api.registrations) == 2, "the next agent registers, too")  # an end waits for nothing
     first, second = api.registrations
     assert row.finish["boot_id"] == boot_id == first["boot_id"] != second["boot_id"]
+    assert first["boot_number"] < second["boot_number"]
     assert second["attempts"] == [{"attempt_id": attempt_id, "phase": "ended"}]
 
 
