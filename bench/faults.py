@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 LEASE = 15
 _PAUSE = 10.0
+#: Of the loop of kills.
+_WORKERS = 3
 #: Beside other benchmarks: long enough to see a lease run out and a pause survive it.
 _SHORT_ROUNDS, _SHORT_LEASE, _SHORT_TASKS = 3, 90, 300
 _JOURNAL = 'echo "$RUNYARD_ATTEMPT_ID $RUNYARD_TASK_ID $RUNYARD_FENCE $(date +%s%N)" >> "$JOURNAL"'
@@ -190,7 +192,7 @@ def kills(cycles: int) -> Report:
     report = Report("kills of everything", "postgres")
     chance = random.Random(2)  # noqa: S311  # as above
     killed: Counter[str] = Counter()
-    with installation(lease=LEASE, workers=3, slots=4) as made:
+    with installation(lease=LEASE, workers=_WORKERS, slots=4) as made:
         journal = made.folder / "journal"
         log = ClientLog()
         crash.define(made.fleet, log, journal)
@@ -209,6 +211,8 @@ def kills(cycles: int) -> Report:
         for client in clients:
             client.join(120)
         crash.come_to_rest(made.fleet)
+        # The checker takes what the limits are at the end: all workers count.
+        wait_for(lambda: sum(one["state"] == "live" for one in made.ask("GET", "/workers")["items"]) == _WORKERS, 60)
         ended = [words for part in made.fleet.parts.values() if (words := part.last_words()) is not None]
         found = judge(collect(made.fleet, log, journal), Path("kills.jsonl").absolute())
     wrong = [each for client in clients for each in client.wrong] + [str(one) for one in found.violations]

@@ -35,6 +35,7 @@ class Part:
         self._log = home.parent / f"{home.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._said = 0
+        self._stopped: set[int] = set()
 
     @property
     def pid(self) -> int:
@@ -100,8 +101,13 @@ class Part:
                 os.kill(pid, signal.SIGKILL)
 
     def pause(self, *, on: bool = True) -> None:
-        """Stop the clockwork of this host: the process, its agent and all below it."""
-        for pid in [self.pid, *_below([self.pid, *self.agents()]), *self.agents()]:
+        """Stop the clockwork of this host: the process, its agent and all below it.
+
+        Whatever was stopped goes on again, also where those above it were killed meanwhile.
+        """
+        pids = {self.pid, *_below([self.pid, *self.agents()]), *self.agents()}
+        pids, self._stopped = pids | self._stopped, pids | self._stopped if on else set()
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP if on else signal.SIGCONT)
 
