@@ -20,7 +20,7 @@ from tests.simulation.seams import seams
 from tests.simulation.sql import SqlDatabase
 from tests.simulation.talk import listening
 from tests.simulation.weather import Weather
-from tests.simulation.world import LEASE, Size, World
+from tests.simulation.world import LEASE, Size, World, forget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +93,7 @@ def run_seed(
     began = perf_counter()
     with ExitStack() as stack:
         stack.callback(database.close)
+        stack.callback(forget, loop)
         stack.enter_context(seams())
         heard = stack.enter_context(listening())
         world = World(loop, chance, weather, database, size, profile or draw(chance))

@@ -209,3 +209,9 @@ def _forget_client(loop: SimLoop, home: Home) -> None:
     """What a process has in its memory goes with it."""
     for key in [key for key in local_executor._clients if cast("Any", key[0]) is loop and str(key[1]) == home.path]:
         del local_executor._clients[key]
+
+
+def forget(loop: SimLoop) -> None:
+    """Let nothing that outlives the loop hold on to it: a world is a megabyte."""
+    for key in [key for key in local_executor._clients if cast("Any", key[0]) is loop]:
+        del local_executor._clients[key]
