@@ -37,6 +37,7 @@ def test_it_registers_as_what_the_feeder_said(kit: Kit, api: Api) -> None:
     assert (kit.home / "agent" / "id").read_text() == worker.pop("worker_id")
     assert (worker.pop("pid"), worker.pop("host"), len(worker.pop("token"))) == (kit.agent, os.uname().nodename, 43)
     assert len(worker.pop("boot_id")) == 32
+    assert worker.pop("boot_number") == int((kit.home / "agent" / "boots").read_text())
     assert worker.pop("version")
     assert worker == {
         "protocol": 1, "name": "w", "executor": "dramatiq", "queues": ["default"], "slots": 4, "attempts": [],
