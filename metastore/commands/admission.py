@@ -74,18 +74,19 @@ class Admitted:
 
 
 _instance = task_instances.c
-#: Slots before tasks, as :func:`~metastore.commands.turn.lock_rank` has it.
+#: As :func:`~metastore.commands.turn.lock_rank` has it.
+_SLOTS_FIRST: Final = (case((limits.c.key.like("slots:%"), 0), else_=1), limits.c.key)
 _LIMITS: Final = (
     select(limits.c.key, limits.c.capacity, limits.c.used)
     .where(among(limits.c.key, "keys"))
-    .order_by(case((limits.c.key.like("slots:%"), 0), else_=1), limits.c.key)
+    .order_by(*_SLOTS_FIRST)
     .with_for_update()
 )
 #: With those of the queues that have room.
 _LIMITS_AND_QUEUES: Final = (
     select(limits.c.key, limits.c.capacity, limits.c.used)
     .where(or_(among(limits.c.key, "keys"), and_(among(limits.c.queue_of, "of"), limits.c.used < limits.c.capacity)))
-    .order_by(case((limits.c.key.like("slots:%"), 0), else_=1), limits.c.key)
+    .order_by(*_SLOTS_FIRST)
     .with_for_update()
 )
 # A second round of limits may stand before one of the first in the lock order, so it must not wait.

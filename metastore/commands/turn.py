@@ -335,7 +335,9 @@ def open_by_attempts(tx: Tx, attempt_ids: Sequence[str]) -> dict[int, Turn]:
     try:
         rows = tx.conn.execute(_BY_ATTEMPTS, {"attempts": list(attempt_ids)}).all()
     except DBAPIError as error:
-        if len(attempt_ids) > 1 and getattr(error.orig, "sqlstate", None) == _LOCKED:
+        from metastore.wire import sqlstate  # noqa: PLC0415  # it brings Postgres' driver, which SQLite does without
+
+        if len(attempt_ids) > 1 and sqlstate(error) == _LOCKED:
             raise Busy from error
         raise
     return {row.id: Turn(tx, row) for row in rows}

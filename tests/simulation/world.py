@@ -159,7 +159,7 @@ class World:
 
         async def serve(process: SimProcess) -> None:
             place = local_executor.create(self._config(home)), queue_executor(self.broker)
-            process.on_death.append(lambda: _forget_client(self.loop, home))
+            process.on_death.append(lambda: forget(self.loop, home))
             scheduler = Scheduler(
                 store=self.store(process),
                 executors=place,
@@ -205,13 +205,11 @@ class World:
         return self._unit(f"w{n}", "feeder", serve)
 
 
-def _forget_client(loop: SimLoop, home: Home) -> None:
-    """What a process has in its memory goes with it."""
-    for key in [key for key in local_executor._clients if cast("Any", key[0]) is loop and str(key[1]) == home.path]:
-        del local_executor._clients[key]
+def forget(loop: SimLoop, home: Home | None = None) -> None:
+    """Drop the clients of agents, those of one *home* or all: what a process has in its memory goes with it.
 
-
-def forget(loop: SimLoop) -> None:
-    """Let nothing that outlives the loop hold on to it: a world is a megabyte."""
-    for key in [key for key in local_executor._clients if cast("Any", key[0]) is loop]:
-        del local_executor._clients[key]
+    Nothing that outlives the loop may hold on to it: a world is a megabyte.
+    """
+    clients = local_executor._clients
+    for key in [key for key in clients if cast("Any", key[0]) is loop and (home is None or str(key[1]) == home.path)]:
+        del clients[key]

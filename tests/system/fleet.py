@@ -105,8 +105,8 @@ class Part:
 
         Whatever was stopped goes on again, also where those above it were killed meanwhile.
         """
-        pids = {self.pid, *_below([self.pid, *self.agents()]), *self.agents()}
-        pids, self._stopped = pids | self._stopped, pids | self._stopped if on else set()
+        pids = {self.pid, *_below([self.pid, *self.agents()]), *self.agents(), *self._stopped}
+        self._stopped = pids if on else set()
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP if on else signal.SIGCONT)
