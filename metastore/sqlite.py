@@ -244,6 +244,7 @@ class SqliteStore:
                 job.error = error
                 raw.execute("ROLLBACK TO job")
             raw.execute("RELEASE job")
+        assert job.error or not tx.due  # noqa: S101  # who admits closes the turns
         job.topics = set() if job.error else tx.topics
 
     def _refuse_another_file(self) -> None:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Concatenate, Final, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
 
     from dag.plan import Plan
     from dag.world import Entropy
+    from metastore.each import Each
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +53,8 @@ class Tx:
     plans: Plans
     #: What to tell others about once the COMMIT has returned; never told when it has not.
     topics: set[Topic] = field(default_factory=set)
+    #: What is written with the end of the turns (``metastore/each.py``): nothing reads it before.
+    due: list[tuple[Each, Sequence[Mapping[str, Any]]]] = field(default_factory=list)
     #: Numbers what happens, so that the log of several runs has the order of its causes.
     happened: Iterator[int] = field(default_factory=count)
 

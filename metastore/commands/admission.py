@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import and_, bindparam, case, insert, or_, select, update
+from sqlalchemy import BigInteger, Integer, Text, and_, bindparam, case, or_, select, update
 
 from dag.ids import AttemptId, uuid7
 from dag.references import Unresolved
 from dag.states import ATTEMPT_STEPS, TASK_STEPS, AttemptState, AttemptStep, TaskState, TaskStep, step
 from metastore.among import among
 from metastore.commands.body import build_body
-from metastore.commands.turn import Turn, expect, lock_rank, open_turn, unblock
+from metastore.commands.turn import Turn, close_turns, open_turn, unblock
+from metastore.each import Each, EachNew, expect
 from metastore.models.attempts import attempts
+from metastore.models.base import Instant
 from metastore.models.limits import limits, queues_prefix
 from metastore.models.runs import runs, task_instances
 
@@ -122,30 +124,56 @@ _CANDIDATES: Final = (
     .with_for_update(skip_locked=True)
 )
 _CANDIDATES_OF_QUEUE: Final = _CANDIDATES.where(_instance.queue == bindparam("queue"))
-_QUEUE: Final = (
-    update(task_instances)
-    .where(among(_instance.id, "ids"), _instance.state == TaskState.SCHEDULED.value)
-    .values(
-        state=bindparam("to"),
-        try_number=_instance.try_number + 1,
-        queued_at=bindparam("now"),
-        started_at=bindparam("started"),
-        ended_at=None,
-        reason=None,
-        error=None,
-        due_at=None,
-    )
+_QUEUE: Final = Each(
+    "queue",
+    {"instance": BigInteger, "to": Text, "now": Instant, "started": Instant},
+    lambda value: (
+        update(task_instances)
+        .where(_instance.id == value("instance"), _instance.state == TaskState.SCHEDULED.value)
+        .values(
+            state=value("to"),
+            try_number=_instance.try_number + 1,
+            queued_at=value("now"),
+            started_at=value("started"),
+            ended_at=None,
+            reason=None,
+            error=None,
+            due_at=None,
+        )
+    ),
 )
 _BLOCK: Final = (
     update(task_instances)
     .where(among(_instance.id, "ids"), _instance.state == TaskState.SCHEDULED.value)
     .values(blocked_on=bindparam("key"), reason=bindparam("why"))
 )
-_ADD_ATTEMPTS: Final = insert(attempts).inline()
-_CHANGE_USE: Final = (
-    update(limits)
-    .where(limits.c.key == bindparam("limit_key"), limits.c.used + bindparam("delta") >= 0)
-    .values(used=limits.c.used + bindparam("delta"))
+_ADD_ATTEMPTS: Final = EachNew(
+    "attempts",
+    attempts,
+    (
+        "id",
+        "run",
+        "instance",
+        "try_number",
+        "state",
+        "executor",
+        "queue",
+        "slots",
+        "placed_on",
+        "launch_after",
+        "boot_id",
+        "queued_at",
+        "started_at",
+    ),
+)
+_CHANGE_USE: Final = Each(
+    "limits",
+    {"limit_key": Text, "delta": Integer},
+    lambda value: (
+        update(limits)
+        .where(limits.c.key == value("limit_key"), limits.c.used + value("delta") >= 0)
+        .values(used=limits.c.used + value("delta"))
+    ),
 )
 
 
@@ -198,9 +226,9 @@ def admit(tx: Tx, outlets: Sequence[Outlet], turns: dict[int, Turn], *, actor: s
     change = Counter({key: -n for key, n in freed.items()})
     for outlet, row in granted:
         change.update((outlet.slots_key, f"dag:{row.dag_id}:tasks"))
-    for key in sorted(change, key=lock_rank):
-        if change[key] and key in rooms:
-            expect(tx.conn.execute(_CHANGE_USE, {"limit_key": key, "delta": change[key]}).rowcount, 1, f"limit {key}")
+    used = [{"limit_key": key, "delta": change[key]} for key in sorted(change) if change[key] and key in rooms]
+    if used:
+        tx.due.append((_CHANGE_USE, used))
     if ready or held:
         tx.topics.add("ready")  # others have slots for it, or the slots it did not take suit others
     return _queue(tx, granted, turns, actor)
@@ -289,8 +317,7 @@ def _unblock(tx: Tx, keys: set[str], rooms: Mapping[str, Room]) -> None:
 def _queue(tx: Tx, granted: Sequence[tuple[Outlet, Any]], turns: dict[int, Turn], actor: str) -> list[Admitted]:
     """Open an attempt for every granted instance, and start it where its outlet names a supervisor."""
     admitted: list[Admitted] = []
-    queued: list[Any] = []
-    started: list[Any] = []
+    queued: list[dict[str, Any]] = []
     new: list[dict[str, Any]] = []
     for outlet, row in granted:
         turn = turns.get(row.run)
@@ -303,15 +330,15 @@ def _queue(tx: Tx, granted: Sequence[tuple[Outlet, Any]], turns: dict[int, Turn]
         fence = row.try_number + 1
         body = _body_now(tx, turn, row, fence) if outlet.boot_id else None
         boot_id = None if body is None else outlet.boot_id
-        (queued if body is None else started).append(row.id)
         new.append(_attempt(tx, turn, row, outlet, attempt_id, boot_id))
-        to = step(TASK_STEPS, TaskState(row.state), TaskStep.QUEUE)
+        to = at = step(TASK_STEPS, TaskState(row.state), TaskStep.QUEUE)
         # The limit stands in the log, so that whoever reads only that can tell whether it was ever overshot.
         data = {"slots": outlet.slots_key}
         turn.task_event(row, to, actor=actor, try_number=fence, attempt_id=attempt_id, data=data)
         if body is not None:
-            on = step(TASK_STEPS, to, TaskStep.START)
-            turn.task_event(row, on, actor="supervisor", from_state=to, try_number=fence, attempt_id=attempt_id)
+            at = step(TASK_STEPS, to, TaskStep.START)
+            turn.task_event(row, at, actor="supervisor", from_state=to, try_number=fence, attempt_id=attempt_id)
+        queued.append({"instance": row.id, "to": at, "now": tx.now, "started": None if body is None else tx.now})
         labels = {
             "dag_id": turn.dag_id,
             "run_id": turn.run_id,
@@ -322,12 +349,8 @@ def _queue(tx: Tx, granted: Sequence[tuple[Outlet, Any]], turns: dict[int, Turn]
         admitted.append(
             Admitted(attempt_id, outlet.executor, outlet.placed_on, labels, body, row.queue, row.priority_weight)
         )
-    for ids, to, at in ((queued, TaskState.QUEUED, None), (started, TaskState.RUNNING, tx.now)):
-        if ids:
-            done = tx.conn.execute(_QUEUE, {"ids": ids, "to": to, "now": tx.now, "started": at})
-            expect(done.rowcount, len(ids), "queue")
     if new:
-        tx.conn.execute(_ADD_ATTEMPTS, new)
+        tx.due += [(_QUEUE, queued), (_ADD_ATTEMPTS, new)]
     return admitted
 
 
@@ -367,6 +390,5 @@ def admit_ready(tx: Tx, outlets: Sequence[Outlet]) -> list[Admitted]:
     """Give the free slots of *outlets* to what is ready."""
     turns: dict[int, Turn] = {}
     admitted = admit(tx, outlets, turns)
-    for turn in turns.values():
-        turn.close()
+    close_turns(tx, turns.values())
     return admitted

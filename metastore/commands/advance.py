@@ -14,7 +14,8 @@ from sqlalchemy import bindparam, or_, select, update
 from dag.states import TASK_STEPS, TaskState, TaskStep, sources, step
 from dag.trigger_rules import Counts, Verdict, judge
 from metastore.among import among
-from metastore.commands.turn import expect, open_turn, states
+from metastore.commands.turn import open_turn, states
+from metastore.each import expect
 from metastore.models.runs import task_instances
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from dag.errors import IllegalStep, Invalid, NotFound, Problem
 from dag.states import RUN_FINAL, TASK_FINAL, TASK_STEPS, RunState, RunStep, TaskState, TaskStep, sources, step
 from metastore.among import among
 from metastore.commands.advance import COUNTERS, look_at_due
-from metastore.commands.turn import Turn, expect, open_by_name, states
+from metastore.commands.turn import Turn, open_by_name, states
+from metastore.each import expect
 from metastore.models.runs import outputs, task_instances
 from metastore.records import TaskRecord, columns, many
 

@@ -13,7 +13,7 @@ from dag.states import RunState, RunStep, TaskState
 from dag.trigger_rules import Counts, Verdict, judge
 from metastore.commands.admission import Admitted, Outlet, admit
 from metastore.commands.advance import look_at_due
-from metastore.commands.turn import Turn, open_turn
+from metastore.commands.turn import Turn, close_turns, open_turn
 from metastore.models.dags import dags
 from metastore.models.limits import limits
 from metastore.models.runs import task_instances
@@ -77,8 +77,7 @@ def _go_on(turn: Turn, default_executor: str, outlets: Sequence[Outlet]) -> list
     turn.end_if_done("scheduler")
     turns = {turn.id: turn}
     admitted = admit(tx, outlets, turns) if turn.materialised and outlets else []
-    for held in turns.values():
-        held.close()
+    close_turns(tx, turns.values())
     return admitted
 
 

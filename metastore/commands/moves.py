@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, update
+from sqlalchemy import BigInteger, Integer, Text, delete, func, insert, update
 
 from dag.outcomes import delay_after_loss, settle
 from dag.retry import delay_before
@@ -15,8 +15,8 @@ from metastore.among import among
 from metastore.commands.advance import propagate
 from metastore.commands.staging import drop_staged
 from metastore.commands.stopping import fail_fast
-from metastore.commands.turn import write_each
 from metastore.commands.workers import let_go, lone
+from metastore.each import Each, write
 from metastore.models.attempts import attempts
 from metastore.models.base import Instant
 from metastore.models.runs import outputs, task_instances
@@ -36,60 +36,101 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _attempt = attempts.c
 _instance = task_instances.c
-_START_ATTEMPT: Final = (
-    update(attempts)
-    .where(_attempt.id == bindparam("attempt_id"), _attempt.state == AttemptState.QUEUED.value)
-    .values(
-        state=AttemptState.RUNNING.value,
-        boot_id=bindparam("new_boot"),
-        key_hash=bindparam("new_key"),
-        started_at=bindparam("now"),
-        placed_on=bindparam("where"),
-        launch_after=None,
-        deferred_reason=None,
-    )
+_START_ATTEMPT: Final = Each(
+    "attempts",
+    {"attempt_id": Text, "from_state": Text, "new_boot": Text, "new_key": Text, "now": Instant, "where": Text},
+    lambda value: (
+        update(attempts)
+        # Not the state itself: Postgres would find them by the index of active attempts, and read all of these.
+        .where(_attempt.id == value("attempt_id"), _attempt.state == value("from_state"))
+        .values(
+            state=AttemptState.RUNNING.value,
+            boot_id=value("new_boot"),
+            key_hash=value("new_key"),
+            started_at=value("now"),
+            placed_on=value("where"),
+            launch_after=None,
+            deferred_reason=None,
+        )
+    ),
 )
-_START_INSTANCE: Final = (
-    update(task_instances)
-    .where(
-        _instance.id == bindparam("instance"),
-        _instance.state == TaskState.QUEUED.value,
-        _instance.try_number == bindparam("fence"),
-    )
-    .values(state=TaskState.RUNNING.value, started_at=bindparam("now"))
+_START_INSTANCE: Final = Each(
+    "instances",
+    {"instance": BigInteger, "fence": Integer, "now": Instant},
+    lambda value: (
+        update(task_instances)
+        .where(
+            _instance.id == value("instance"),
+            _instance.state == TaskState.QUEUED.value,
+            _instance.try_number == value("fence"),
+        )
+        .values(state=TaskState.RUNNING.value, started_at=value("now"))
+    ),
 )
-_END_ATTEMPT: Final = (
-    update(attempts)
-    .where(_attempt.id == bindparam("attempt_id"), _attempt.state == bindparam("from_state"))
-    .values(
-        state=bindparam("to"),
-        started_at=func.coalesce(bindparam("began", type_=Instant), _attempt.started_at),
-        ended_at=bindparam("ended"),
-        cause=bindparam("why"),
-        exit_code=bindparam("code"),
-        signal=bindparam("by_signal"),
-        error=bindparam("line"),
-        log_size=bindparam("size"),
-        log_dropped=bindparam("dropped"),
-    )
+_END_ATTEMPT: Final = Each(
+    "attempts",
+    {
+        "attempt_id": Text,
+        "from_state": Text,
+        "to": Text,
+        "began": Instant,
+        "ended": Instant,
+        "why": Text,
+        "code": Integer,
+        "by_signal": Integer,
+        "line": Text,
+        "size": BigInteger,
+        "dropped": BigInteger,
+    },
+    lambda value: (
+        update(attempts)
+        .where(_attempt.id == value("attempt_id"), _attempt.state == value("from_state"))
+        .values(
+            state=value("to"),
+            started_at=func.coalesce(value("began"), _attempt.started_at),
+            ended_at=value("ended"),
+            cause=value("why"),
+            exit_code=value("code"),
+            signal=value("by_signal"),
+            error=value("line"),
+            log_size=value("size"),
+            log_dropped=value("dropped"),
+        )
+    ),
 )
-_END_INSTANCE: Final = (
-    update(task_instances)
-    .where(
-        _instance.id == bindparam("instance"),
-        _instance.state == bindparam("from_state"),
-        _instance.try_number == bindparam("fence"),
-    )
-    .values(
-        state=bindparam("to"),
-        reason=bindparam("why"),
-        error=bindparam("line"),
-        failures=_instance.failures + bindparam("failed"),
-        losses=_instance.losses + bindparam("lost"),
-        due_at=bindparam("due"),
-        ended_at=bindparam("ended"),
-        scheduled_at=func.coalesce(bindparam("scheduled", type_=Instant), _instance.scheduled_at),
-    )
+_END_INSTANCE: Final = Each(
+    "instances",
+    {
+        "instance": BigInteger,
+        "from_state": Text,
+        "fence": Integer,
+        "to": Text,
+        "why": Text,
+        "line": Text,
+        "failed": Integer,
+        "lost": Integer,
+        "due": Instant,
+        "ended": Instant,
+        "scheduled": Instant,
+    },
+    lambda value: (
+        update(task_instances)
+        .where(
+            _instance.id == value("instance"),
+            _instance.state == value("from_state"),
+            _instance.try_number == value("fence"),
+        )
+        .values(
+            state=value("to"),
+            reason=value("why"),
+            error=value("line"),
+            failures=_instance.failures + value("failed"),
+            losses=_instance.losses + value("lost"),
+            due_at=value("due"),
+            ended_at=value("ended"),
+            scheduled_at=func.coalesce(value("scheduled"), _instance.scheduled_at),
+        )
+    ),
 )
 _SAVE_OUTPUTS: Final = insert(outputs).inline()
 _DROP_OUTPUTS: Final = delete(outputs).where(among(outputs.c.instance, "instances"))
@@ -114,12 +155,14 @@ class Moves:
     def start(self, turn: Turn, row: Any, boot_id: str, key_hash: str | None, placed_on: str | None) -> None:
         """Let the supervisor *boot_id* run the attempt."""
         now = self._tx.now
-        step(ATTEMPT_STEPS, AttemptState(row.attempt_state), AttemptStep.START)
+        before = AttemptState(row.attempt_state)
+        step(ATTEMPT_STEPS, before, AttemptStep.START)
         to = step(TASK_STEPS, TaskState(row.state), TaskStep.START)
         self._starts.append(
             (
                 {
                     "attempt_id": row.attempt_id,
+                    "from_state": before,
                     "new_boot": boot_id,
                     "new_key": key_hash,
                     "now": now,
@@ -177,12 +220,13 @@ class Moves:
 
     def write(self, turns: Mapping[int, Turn]) -> None:
         """Write all of it, then tell the neighbours of what ended for good."""
-        for moved, of_attempt, of_instance in (
-            (self._starts, _START_ATTEMPT, _START_INSTANCE),
-            (self._ends, _END_ATTEMPT, _END_INSTANCE),
-        ):
-            write_each(self._tx, of_attempt, [attempt for attempt, _ in moved], "attempts")
-            write_each(self._tx, of_instance, [instance for _, instance in moved], "instances")
+        write(
+            self._tx,
+            (_START_ATTEMPT, [attempt for attempt, _ in self._starts]),
+            (_START_INSTANCE, [instance for _, instance in self._starts]),
+            (_END_ATTEMPT, [attempt for attempt, _ in self._ends]),
+            (_END_INSTANCE, [instance for _, instance in self._ends]),
+        )
         self._save_outputs()
         for run, news in self._final.items():
             if run in self._failed_fast:

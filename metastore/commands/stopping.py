@@ -23,7 +23,8 @@ from dag.states import (
     TaskStep,
     step,
 )
-from metastore.commands.turn import expect, open_by_name, open_turn
+from metastore.commands.turn import open_by_name, open_turn
+from metastore.each import expect
 from metastore.models.attempts import attempts
 from metastore.models.runs import task_instances
 from metastore.queries.runs import get as get_run

@@ -12,12 +12,13 @@ from collections import Counter
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, bindparam, insert, select, update
+from sqlalchemy import BigInteger, Integer, and_, bindparam, select, update
 from sqlalchemy.exc import DBAPIError
 
 from dag.outcomes import verdict
 from dag.states import RUN_FINAL, RUN_STEPS, AttemptState, RunState, RunStep, TaskState, step
 from metastore.among import among
+from metastore.each import Each, EachNew, write
 from metastore.models.attempts import attempts
 from metastore.models.events import events
 from metastore.models.limits import limits
@@ -72,28 +73,33 @@ _BY_ATTEMPTS: Final[Select[Any]] = (
     .order_by(runs.c.id)
     .with_for_update(of=runs)
 )
-_CLOSE: Final = (
-    update(runs)
-    .where(and_(runs.c.id == bindparam("run"), runs.c.seq == bindparam("old_seq")))
-    .values(
-        seq=bindparam("new_seq"),
-        state=bindparam("new_state"),
-        reason=bindparam("new_reason"),
-        ended_at=bindparam("new_ended_at"),
-        unfinished=bindparam("new_unfinished"),
-        bad=bindparam("new_bad"),
-        cancelled=bindparam("new_cancelled"),
-        cancel_asked=bindparam("new_cancel_asked"),
-        created_instances=bindparam("new_created_instances"),
-        materialised=bindparam("new_materialised"),
-        started_at=bindparam("new_started_at"),
-        deadline_at=bindparam("new_deadline_at"),
-        quarantined_until=bindparam("new_quarantined_until"),
-        quarantines=bindparam("new_quarantines"),
-    )
+#: What closing writes of a run's row.
+_CLOSED: Final = (
+    "seq",
+    "state",
+    "reason",
+    "ended_at",
+    "unfinished",
+    "bad",
+    "cancelled",
+    "cancel_asked",
+    "created_instances",
+    "materialised",
+    "started_at",
+    "deadline_at",
+    "quarantined_until",
+    "quarantines",
 )
-_SEQS: Final = select(runs.c.id, runs.c.seq).where(among(runs.c.id, "runs"))
-_ADD_EVENTS: Final = insert(events).inline()
+_CLOSE: Final = Each(
+    "runs",
+    {"run": BigInteger, "old_seq": Integer} | {f"new_{name}": runs.c[name].type for name in _CLOSED},
+    lambda value: (
+        update(runs)
+        .where(and_(runs.c.id == value("run"), runs.c.seq == value("old_seq")))
+        .values({name: value(f"new_{name}") for name in _CLOSED})
+    ),
+)
+_ADD_EVENTS: Final = EachNew("events", events, [column.name for column in events.c if column.name not in ("id", "xid")])
 _RELEASE: Final = (
     update(limits)
     .where(limits.c.key == bindparam("limit_key"), limits.c.used >= bindparam("freed"))
@@ -116,10 +122,6 @@ _UNBLOCK: Final = (
 
 #: Postgres' word for a lock that was waited for too long: lock_not_available.
 _LOCKED: Final = "55P03"
-
-
-class Superseded(Exception):
-    """A compare-and-set found nothing under the run's lock: the code is wrong, or somebody edited the tables."""
 
 
 class Busy(Exception):
@@ -277,20 +279,7 @@ class Turn:
         return {
             "run": self.id,
             "old_seq": self.row.seq,
-            "new_seq": self.seq,
-            "new_state": self.state,
-            "new_reason": self.reason,
-            "new_ended_at": self.ended_at,
-            "new_unfinished": self.unfinished,
-            "new_bad": self.bad,
-            "new_cancelled": self.cancelled,
-            "new_cancel_asked": self.cancel_asked,
-            "new_created_instances": self.created_instances,
-            "new_materialised": self.materialised,
-            "new_started_at": self.started_at,
-            "new_deadline_at": self.deadline_at,
-            "new_quarantined_until": self.quarantined_until,
-            "new_quarantines": self.quarantines,
+            **{f"new_{name}": getattr(self, name) for name in _CLOSED},
         }
 
 
@@ -307,14 +296,9 @@ def close_turns(tx: Tx, turns: Iterable[Turn], actor: str = "scheduler") -> None
     if any(turn.ready for turn in held):
         tx.topics.add("ready")
     changed = [turn for turn in held if turn.events]
-    if not changed:
-        return
-    write_each(tx, _CLOSE, [turn.closing() for turn in changed], "runs")
-    if len(changed) > 1 and tx.postgres:  # which has not counted them
-        found = {(row.id, row.seq) for row in tx.conn.execute(_SEQS, {"runs": [turn.id for turn in changed]})}
-        expect(sum((turn.id, turn.seq) in found for turn in changed), len(changed), "runs")
     happened = sorted((event for turn in changed for event in turn.events), key=itemgetter(0))
-    tx.conn.execute(_ADD_EVENTS, [event for _, event in happened])
+    due, tx.due = tx.due, []
+    write(tx, *due, (_CLOSE, [turn.closing() for turn in changed]), (_ADD_EVENTS, [event for _, event in happened]))
     for turn in changed:
         turn.events = []
         tx.topics.add(f"run:{turn.id}")
@@ -371,24 +355,6 @@ def unblock(tx: Tx, key: str, most: int) -> int:
 def lock_rank(key: str) -> tuple[int, str]:
     """Return the place of a limit in the lock order: runs of a DAG, slots of an executor, tasks of a DAG."""
     return (1 if key.startswith("slots:") else 0 if key.endswith(":runs") else 2, key)
-
-
-def expect(rowcount: int, wanted: int, what: str) -> None:
-    """Look at the row count of a compare-and-set that the run's lock makes certain."""
-    if rowcount != wanted:
-        raise Superseded(f"{what}: {rowcount} rows changed, {wanted} expected")
-
-
-def write_each(tx: Tx, statement: Any, rows: Sequence[dict[str, Any]], what: str) -> None:
-    """Execute a compare-and-set for each of *rows*, and look at the row count.
-
-    Postgres' driver counts nothing where there are several; what was changed of a run without its lock is found out by
-    the compare-and-set on its ``seq``, which closes every turn.
-    """
-    if rows:
-        count = tx.conn.execute(statement, list(rows) if len(rows) > 1 else rows[0]).rowcount
-        if count >= 0:
-            expect(count, len(rows), what)
 
 
 def states(of: Iterable[TaskState | AttemptState | RunState]) -> list[str]:

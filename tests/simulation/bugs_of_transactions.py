@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, select
 
+from metastore import each
 from metastore.commands import turn, workers
 from metastore.models.agents import agents as agents_table
 from metastore.models.base import Instant
@@ -158,13 +160,14 @@ def the_run_is_not_locked(planter: Planter) -> None:
         statement._for_update_arg = None
         planter.replace(f"metastore.commands.turn:{name}", statement)
     planter.replace("metastore.commands.turn:_CLOSE", _without_seq(turn._CLOSE))
-    planter.replace("metastore.commands.turn:expect", lambda *_: None)
+    planter.replace("metastore.each:expect", lambda *_: None)
 
 
-def _without_seq(statement: Any) -> Any:
+def _without_seq(close: Any) -> Any:
     """Return the update of a run that takes it as it is."""
-    found = statement._clone()
-    found._where_criteria = (statement.table.c.id == bindparam("run"),)
+    found = copy(close)
+    found.one = close.one._clone()
+    found.one._where_criteria = (close.one.table.c.id == bindparam("run"),)
     return found
 
 
@@ -174,7 +177,7 @@ def row_counts_are_not_looked_at(planter: Planter) -> None:
         statement = getattr(turn, name)._clone()
         statement._for_update_arg = None
         planter.replace(f"metastore.commands.turn:{name}", statement)
-    planter.replace("metastore.commands.turn:expect", lambda *_: None)
+    planter.replace("metastore.each:expect", lambda *_: None)
 
 
 def downstreams_are_told_afterwards(planter: Planter) -> None:
@@ -201,16 +204,19 @@ def downstreams_are_told_afterwards(planter: Planter) -> None:
 
 def events_are_written_afterwards(planter: Planter) -> None:
     """The event log is written in a transaction of its own, after the one that it is about."""
+
+    def later(tx: Any, rows: Any) -> list[Any]:
+        tx.conn.late = [*getattr(tx.conn, "late", ()), *rows]
+        return []
+
     planter.rewrite(
         "metastore.commands.turn:close_turns",
-        (
-            "tx.conn.execute(_ADD_EVENTS, [event for _, event in happened])",
-            "tx.conn.late = [*getattr(tx.conn, 'late', ()), *[event for _, event in happened]]",
-        ),
+        ("(_ADD_EVENTS, [event for _, event in happened])", "(_ADD_EVENTS, later(tx, [one for _, one in happened]))"),
+        later=later,
     )
 
-    def write(tx: Any, events: Any) -> None:
-        tx.conn.execute(turn._ADD_EVENTS, events)
+    def write(tx: Any, rows: Any) -> None:
+        each.write(tx, (turn._ADD_EVENTS, rows))
 
     _afterwards(planter, lambda late: Call(write, (late,), {}))
 
