@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 ENDS: Final = 400
 _SLOTS: Final = 4
 _FLAT: Final = Goal(1.2)
+#: So many tasks at least have not ended, so that each end has a next task to admit: small runs go on beside each other.
+_OPEN: Final = 40
 #: Tasks a DAG: layers, and tasks in each.
 _SIZES: Final = {10: (2, 5), 10_000: (100, 100)}
 
@@ -47,20 +49,25 @@ class Work:
         self._flow = flow
         self._running: list[Admitted] = []
         self._last_layer = ""
+        self._size = 0
+        #: How many tasks of the runs that were begun have not ended.
+        self._open = 0
         self.seconds: list[float] = []
         self.cpu: list[float] = []
 
     async def define(self, number: int, width: int) -> None:
         self._last_layer = f"l{number - 1:03}"
+        self._size = number * width
         await self._flow.slots(_SLOTS)
         await self._flow.put(layers(number, width, {"command": ["true"]}), max_active_runs=1000)
 
     async def end_one(self) -> None:
         """End an attempt that has five tasks downstream, and note what that took; all else is done and not counted."""
         while True:
-            while not self._running:
+            while self._open < _OPEN or not self._running:
                 await self._begin()
             one = self._running.pop(0)
+            self._open -= 1
             if not one.labels["task_id"].startswith(self._last_layer):
                 break
             self._running += (await self._flow.end(one.attempt_id, more=True)).admitted
@@ -72,6 +79,7 @@ class Work:
         self._running += noted.admitted
 
     async def _begin(self) -> None:
+        self._open += self._size
         run, admitted = await self._flow.trigger()
         while not (await self._flow.run(run)).materialised:
             admitted += await self._flow.go_on(run)

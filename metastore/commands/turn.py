@@ -73,11 +73,11 @@ _BY_ATTEMPTS: Final[Select[Any]] = (
     .order_by(runs.c.id)
     .with_for_update(of=runs)
 )
-#: What closing writes of a run's row.
+#: What closing writes of a run's row, and what indexes have of it: SQLite writes those pages for the same value too.
 _CLOSED: Final = (
     "seq",
-    "state",
     "reason",
+    "started_at",
     "ended_at",
     "unfinished",
     "bad",
@@ -85,20 +85,26 @@ _CLOSED: Final = (
     "cancel_asked",
     "created_instances",
     "materialised",
-    "started_at",
-    "deadline_at",
     "quarantined_until",
     "quarantines",
 )
-_CLOSE: Final = Each(
-    "runs",
-    {"run": BigInteger, "old_seq": Integer} | {f"new_{name}": runs.c[name].type for name in _CLOSED},
-    lambda value: (
-        update(runs)
-        .where(and_(runs.c.id == value("run"), runs.c.seq == value("old_seq")))
-        .values({name: value(f"new_{name}") for name in _CLOSED})
-    ),
-)
+_INDEXED: Final = ("state", "deadline_at")
+
+
+def _closing(names: Sequence[str]) -> Each:
+    return Each(
+        "runs",
+        {"run": BigInteger, "old_seq": Integer} | {f"new_{name}": runs.c[name].type for name in names},
+        lambda value: (
+            update(runs)
+            .where(and_(runs.c.id == value("run"), runs.c.seq == value("old_seq")))
+            .values({name: value(f"new_{name}") for name in names})
+        ),
+    )
+
+
+_CLOSE: Final = _closing(_CLOSED)
+_CLOSE_MOVED: Final = _closing((*_CLOSED, *_INDEXED))
 _ADD_EVENTS: Final = EachNew("events", events, [column.name for column in events.c if column.name not in ("id", "xid")])
 _RELEASE: Final = (
     update(limits)
@@ -274,13 +280,14 @@ class Turn:
         """Write what was collected."""
         close_turns(self.tx, [self], actor)
 
-    def closing(self) -> dict[str, Any]:
+    def closing(self, names: Sequence[str]) -> dict[str, Any]:
         """Return how the run's row is to be."""
-        return {
-            "run": self.id,
-            "old_seq": self.row.seq,
-            **{f"new_{name}": getattr(self, name) for name in _CLOSED},
-        }
+        return {"run": self.id, "old_seq": self.row.seq} | {f"new_{name}": getattr(self, name) for name in names}
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether it has another place in the indexes of runs."""
+        return any(getattr(self, name) != getattr(self.row, name) for name in _INDEXED)
 
 
 def close_turns(tx: Tx, turns: Iterable[Turn], actor: str = "scheduler") -> None:
@@ -298,7 +305,13 @@ def close_turns(tx: Tx, turns: Iterable[Turn], actor: str = "scheduler") -> None
     changed = [turn for turn in held if turn.events]
     happened = sorted((event for turn in changed for event in turn.events), key=itemgetter(0))
     due, tx.due = tx.due, []
-    write(tx, *due, (_CLOSE, [turn.closing() for turn in changed]), (_ADD_EVENTS, [event for _, event in happened]))
+    write(
+        tx,
+        *due,
+        (_CLOSE, [turn.closing(_CLOSED) for turn in changed if not turn.is_moved]),
+        (_CLOSE_MOVED, [turn.closing((*_CLOSED, *_INDEXED)) for turn in changed if turn.is_moved]),
+        (_ADD_EVENTS, [event for _, event in happened]),
+    )
     for turn in changed:
         turn.events = []
         tx.topics.add(f"run:{turn.id}")

@@ -159,7 +159,8 @@ def the_run_is_not_locked(planter: Planter) -> None:
         statement = getattr(turn, name)._clone()
         statement._for_update_arg = None
         planter.replace(f"metastore.commands.turn:{name}", statement)
-    planter.replace("metastore.commands.turn:_CLOSE", _without_seq(turn._CLOSE))
+    for name in ("_CLOSE", "_CLOSE_MOVED"):
+        planter.replace(f"metastore.commands.turn:{name}", _without_seq(getattr(turn, name)))
     planter.replace("metastore.each:expect", lambda *_: None)
 
 
