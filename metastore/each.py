@@ -28,11 +28,28 @@ class Superseded(Exception):
     """A compare-and-set found nothing under the run's lock: the code is wrong, or somebody edited the tables."""
 
 
-class Each:
-    """An UPDATE or an INSERT for each of several rows.
+class Write:
+    """A statement for each of several rows; *types* are those of their values, *what* names them in an error."""
 
-    *build* gets a function that returns what stands for the value of a name, and returns the statement; *types* are
-    those of all values.  *what* names the rows where their number is wrong.
+    def __init__(self, what: str, types: Mapping[str, Any], one: Any) -> None:
+        self.what = what
+        self._types = types
+        #: For one row; each value is a parameter.
+        self.one = one
+
+    def over_arrays(self, prefix: str) -> Any:
+        """Return the same as a CTE over arrays, whose parameters begin with *prefix*; a row for each one done."""
+        raise NotImplementedError
+
+    def arrays(self, prefix: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the parameters of :meth:`over_arrays` for *rows*."""
+        return {f"{prefix}{name}": [row[name] for row in rows] for name in self._types}
+
+
+class Each(Write):
+    """An UPDATE for each of several rows, which it finds by their primary key and compares with what was read.
+
+    *build* gets a function that returns what stands for the value of a name, and returns the statement.
     """
 
     def __init__(
@@ -41,30 +58,20 @@ class Each:
         types: Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]]],
         build: Callable[[Callable[[str], ColumnElement[Any]]], Update],
     ) -> None:
-        self.what = what
-        self._types = types
+        super().__init__(what, types, build(lambda name: bindparam(name, type_=types[name])))
         self._build = build
-        #: For one row; each value is a parameter.
-        self.one: Any = build(lambda name: bindparam(name, type_=types[name]))
 
     def over_arrays(self, prefix: str) -> Any:
-        """Return the same as a CTE over arrays, whose parameters begin with *prefix*; a row for each one done."""
         values = _unnested(self._types, prefix)
         return self._build(lambda name: values.c[name]).returning(_ONE).cte(f"{prefix}done")
 
-    def arrays(self, prefix: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the parameters of :meth:`over_arrays` for *rows*."""
-        return {f"{prefix}{name}": [row[name] for row in rows] for name in self._types}
 
-
-class EachNew(Each):
-    """An INSERT of several rows with values for *columns*."""
+class EachNew(Write):
+    """An INSERT of several rows with values for *columns*; they are numbered in their order."""
 
     def __init__(self, what: str, table: Table, columns: Sequence[str]) -> None:
-        self.what = what
+        super().__init__(what, {name: table.c[name].type for name in columns}, insert(table).inline())
         self._table = table
-        self._types = {name: table.c[name].type for name in columns}
-        self.one = insert(table).inline()
 
     def over_arrays(self, prefix: str) -> Any:
         values = _unnested(self._types, prefix)
@@ -72,7 +79,7 @@ class EachNew(Each):
         return insert(self._table).from_select(list(self._types), rows).returning(_ONE).cte(f"{prefix}done")
 
 
-def write(tx: Tx, *writes: tuple[Each, Sequence[Mapping[str, Any]]]) -> None:
+def write(tx: Tx, *writes: tuple[Write, Sequence[Mapping[str, Any]]]) -> None:
     """Do *writes*, in any order; raise :exc:`Superseded` where one did not find each of its rows."""
     due = [(each, rows) for each, rows in writes if rows]
     if not tx.postgres:
@@ -94,7 +101,7 @@ def expect(rowcount: int, wanted: int, what: str) -> None:
 
 
 @cache  # by identity: all of them are made at import, and few of their combinations occur
-def together(writes: tuple[Each, ...]) -> Any:
+def together(writes: tuple[Write, ...]) -> Any:
     """Return one statement for Postgres that does all *writes*, and answers how many rows each of them has done."""
     done = [each.over_arrays(f"w{number}_") for number, each in enumerate(writes)]
     return select(*(select(func.count()).select_from(one).scalar_subquery() for one in done))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from dag.plan import Plan
     from dag.world import Entropy
-    from metastore.each import Each
+    from metastore.each import Write
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,9 +54,15 @@ class Tx:
     #: What to tell others about once the COMMIT has returned; never told when it has not.
     topics: set[Topic] = field(default_factory=set)
     #: What is written with the end of the turns (``metastore/each.py``): nothing reads it before.
-    due: list[tuple[Each, Sequence[Mapping[str, Any]]]] = field(default_factory=list)
+    due: list[tuple[Write, Sequence[Mapping[str, Any]]]] = field(default_factory=list)
     #: Numbers what happens, so that the log of several runs has the order of its causes.
     happened: Iterator[int] = field(default_factory=count)
+
+    def finish(self) -> None:
+        """Raise an error before the COMMIT where something is still due: whoever admits has to close the turns."""
+        if self.due:
+            msg = f"{len(self.due)} writes were left: the turns were not closed."
+            raise RuntimeError(msg)
 
     @property
     def postgres(self) -> bool:

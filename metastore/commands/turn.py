@@ -73,7 +73,8 @@ _BY_ATTEMPTS: Final[Select[Any]] = (
     .order_by(runs.c.id)
     .with_for_update(of=runs)
 )
-#: What closing writes of a run's row, and what indexes have of it: SQLite writes those pages for the same value too.
+#: What closing writes of a run's row, and what the indexes of all runs have of it: SQLite writes their pages for the
+#: same value too.
 _CLOSED: Final = (
     "seq",
     "reason",

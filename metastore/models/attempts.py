@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 
 from dag.states import AttemptState
-from metastore.models.base import Instant, State, in_states, metadata
+from metastore.models.base import Instant, in_states, metadata
 
 attempts = Table(
     "attempts",
@@ -33,7 +33,7 @@ attempts = Table(
         nullable=False,
     ),
     Column("try_number", Integer, nullable=False),
-    Column("state", State(AttemptState), nullable=False),
+    Column("state", Text, nullable=False),
     Column("executor", Text, nullable=False),
     #: The queue that it was offered to, where its executor is by queue.
     Column("queue", Text),

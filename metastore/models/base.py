@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, Text, TypeDecorator, literal_column
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, Text, TypeDecorator
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql import operators
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from sqlalchemy import ColumnElement, Dialect
-    from sqlalchemy.sql.operators import OperatorType
+    from sqlalchemy import Dialect
     from sqlalchemy.types import TypeEngine
 
 #: Every constraint has a name, so that a migration can drop it.
@@ -65,28 +61,6 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002  # the interface's
         return None if value is None else json.loads(value)
-
-
-class State(Text):
-    """One of a few words; a statement that looks for a certain one has it in its text.
-
-    As a parameter it would be unknown to a plan that is made once for all values, and no partial index could be used.
-    """
-
-    class Comparator(Text.Comparator[str]):
-        """Comparison with a state."""
-
-        def operate(self, op: OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
-            known = cast("State", self.type).states
-            if op is operators.eq and other[0] in known:
-                return super().operate(op, literal_column(f"'{other[0]}'", Text), **kwargs)
-            return super().operate(op, *other, **kwargs)
-
-    comparator_factory = Comparator
-
-    def __init__(self, states: Iterable[str] = ()) -> None:
-        super().__init__()
-        self.states = frozenset(str(state) for state in states)
 
 
 @compiles(BigInteger, "sqlite")

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from dag.states import TASK_FINAL, RunState, TaskState
-from metastore.models.base import Instant, Json, State, identity, in_states, metadata
+from metastore.models.base import Instant, Json, identity, in_states, metadata
 
 runs = Table(
     "runs",
@@ -31,7 +31,7 @@ runs = Table(
     #: The hash of that version's document; plans are remembered by it.
     Column("content_hash", Text, nullable=False),
     Column("run_type", Text, nullable=False),
-    Column("state", State(RunState), nullable=False),
+    Column("state", Text, nullable=False),
     #: Why it is cancelling or ended as it did: user, run_timeout, quarantined…; null where the state says all.
     Column("reason", Text),
     Column("params", Json, nullable=False),
@@ -139,7 +139,7 @@ task_instances = Table(
     Column("task_id", Text, nullable=False),
     #: -1: not mapped.
     Column("map_index", Integer, nullable=False, server_default="-1"),
-    Column("state", State(TaskState), nullable=False),
+    Column("state", Text, nullable=False),
     #: Why it waits, or why it ended as it did; a short code.
     Column("reason", Text),
     #: The fence: grows by one with every attempt, never falls.

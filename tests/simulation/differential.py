@@ -46,7 +46,9 @@ class RealSqlite:
         conn: Any = self._wire
         self._wire.begin("BEGIN IMMEDIATE")
         try:
-            result = work(Tx(conn=conn, now=now, entropy=entropy, plans=self._plans))
+            tx = Tx(conn=conn, now=now, entropy=entropy, plans=self._plans)
+            result = work(tx)
+            tx.finish()
             self._wire.commit()
         finally:
             self._wire.finish()
@@ -65,7 +67,10 @@ class RealPostgres:
 
     async def perform(self, now: datetime, entropy: SimEntropy, work: Callable[[Any], Any]) -> Any:
         def body(conn: Any) -> Any:
-            return work(Tx(conn=conn, now=now, entropy=entropy, plans=self._plans))
+            tx = Tx(conn=conn, now=now, entropy=entropy, plans=self._plans)
+            result = work(tx)
+            tx.finish()
+            return result
 
         async with self._engine.begin() as conn:
             return await conn.run_sync(body)

@@ -124,6 +124,7 @@ class SqlDatabase:
         tx = Tx(conn=cast("Connection", talk), now=true_time(self._loop), entropy=entropy, plans=self._plans)
         try:
             result = await self._drive(talk, lambda: command(tx))
+            tx.finish()
             self._break_or(talk, "db.error")
             self._commit(talk)
         finally:
