@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -82,6 +83,25 @@ async def test_a_row_that_is_not_as_it_was_takes_everything_back(store: Store, w
 
     assert await store.read(all_limits) == [("a", 1, 5), ("b", 1, 5), ("c", 1, 5)]
     assert await store.read(all_events) == []
+
+
+async def test_what_is_left_due_is_not_committed_and_harms_nobody_else(store: Store) -> None:
+    def forget(tx: Tx) -> None:
+        three(tx)
+        tx.due.append((LOG, [logged(tx, "k")]))
+
+    def count(conn: Connection) -> int:
+        return len(all_limits(conn))
+
+    def well(tx: Tx, key: str) -> None:
+        tx.conn.execute(insert(limits), {"key": key})
+
+    results = await asyncio.gather(
+        store.write(well, "x"), store.write(forget), store.write(well, "y"), return_exceptions=True
+    )
+
+    assert [type(result) for result in results] == [type(None), RuntimeError, type(None)]
+    assert await store.read(count) == 2
 
 
 @pytest.mark.postgres
