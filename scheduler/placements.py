@@ -27,11 +27,34 @@ if TYPE_CHECKING:
     from metastore.store import Store
     from scheduler.handover import Handover
     from scheduler.settings import SchedulerSettings
+    from worker.protocol import Finish, Message, Start
 
 #: The lease of another agent is looked at when it runs out, by this host's clock; what that is off is made up for here.
 _SHORTEST_BEAT: Final = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+class _ShutDoor:
+    """The door, shut until our agents have their leases.
+
+    A supervisor that has no lease yet does not end what it runs when the last one of its agent turns out to be over.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._opened = asyncio.Event()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def start(self, message: Start, placed_on: str | None, *, key_hash: str | None = None) -> list[Message]:
+        await self._opened.wait()
+        return await self._door.start(message, placed_on, key_hash=key_hash)
+
+    async def finish(self, message: Finish, placed_on: str | None, *, key_hash: str | None = None) -> list[Message]:
+        await self._opened.wait()
+        return await self._door.finish(message, placed_on, key_hash=key_hash)
 
 
 class _Context:
@@ -72,7 +95,8 @@ class Placements:
         self._store = store
         self._executors = executors
         self._handover = handover
-        self._context = _Context(clock, entropy, door)
+        self._door = _ShutDoor(door)
+        self._context = _Context(clock, entropy, self._door)
         self._clock = clock
         self._settings = settings
         self._stops = store.subscribe("stop")
@@ -89,6 +113,7 @@ class Placements:
         for executor in self._executors.values():
             await executor.start(self._context)
         await self._register()
+        self._door.open()
         self._context.wake()
 
     async def stop(self, drain: timedelta) -> None:

@@ -1,0 +1,77 @@
+"""The order in which a scheduler's own agents get their leases and their work."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+from executors.base import Health, HealthStatus
+from scheduler.handover import Handover
+from scheduler.placements import Placements
+from scheduler.settings import SchedulerSettings
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from executors.base import Context, Door, Executor
+    from metastore.store import Store
+    from tests.world import FakeClock, SeededEntropy
+
+
+class Hasty:
+    """An executor whose agent brings an end, and asks for more, as soon as it is started."""
+
+    name = "local"
+    slots = 1
+    by_queue = False
+    placed_on = "0" * 32
+
+    def __init__(self, heard: list[str]) -> None:
+        self._heard = heard
+        self.asking: asyncio.Task[Any] | None = None
+
+    async def start(self, context: Context) -> None:
+        ended = cast("Any", {"type": "finish"})
+        self.asking = asyncio.create_task(cast("Any", context.door.finish(ended, self.placed_on)))
+        await asyncio.sleep(0.05)
+
+    def renew(self, _ttl: timedelta | None) -> None:
+        self._heard.append("renewed")
+
+    def health(self) -> Health:
+        return Health(HealthStatus.OK)
+
+
+class Listening:
+    """A door that notes who comes."""
+
+    def __init__(self, heard: list[str]) -> None:
+        self._heard = heard
+
+    async def finish(self, *_: Any, **__: Any) -> list[Any]:
+        self._heard.append("asked for more")
+        return []
+
+
+async def test_nothing_is_given_to_an_agent_before_it_has_its_lease(
+    store: Store, clock: FakeClock, entropy: SeededEntropy
+) -> None:
+    """Else it would not stop what it runs when its last lease turns out to be over (simulation, seed 3009335)."""
+    heard: list[str] = []
+    hasty = Hasty(heard)
+    executors = {"local": cast("Executor", hasty)}
+    placements = Placements(
+        store,
+        executors,
+        Handover(store, executors),
+        cast("Door", Listening(heard)),
+        clock=clock,
+        entropy=entropy,
+        settings=SchedulerSettings(),
+    )
+
+    await placements.start()
+    assert hasty.asking is not None
+    await hasty.asking
+
+    assert heard == ["renewed", "asked for more"]
