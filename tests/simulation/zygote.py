@@ -58,7 +58,12 @@ class SimZygote:
     def die(self) -> None:
         """The zygote is killed, and all tasks with it; the agent hears of it."""
         self._killed()
-        self._process.later(0.002, self._ends.zygote_died, "the zygote was killed")
+        self._process.later(0.002, self._bury)
+
+    def _bury(self) -> None:
+        """As the agent does it: what was asked for since is dead as well before it is told."""
+        self._killed()
+        self._ends.zygote_died("the zygote was killed")
 
     def over(self, task: _Task, status: int) -> None:
         """A task is over: its agent hears of it a little later."""
