@@ -53,11 +53,19 @@ class Mutation:
     key: str | None
     fingerprint: str
 
-    async def perform(self, effect: "Callable[[Tx], Answer]") -> Outcome:
-        """Run *effect* in one transaction, at most once for its key, and return once the COMMIT has returned."""
-        if self.key is None:
+    async def perform(self, effect: "Callable[[Tx], Answer]", *, knows_itself: bool = False) -> Outcome:
+        """Run *effect* in one transaction, at most once for its key, and return once the COMMIT has returned.
+
+        A transaction may run twice, also after it was committed.  Under no key the answer is kept under the request
+        itself, but for an effect that *knows_itself*: that finds what it has done.
+        """
+        if self.key is not None:
+            return Outcome(*await self.store.write(once, self.caller.key_id, self.key, self.fingerprint, effect))
+        if knows_itself:
             return Outcome(await self.store.write(effect), replayed=False)
-        return Outcome(*await self.store.write(once, self.caller.key_id, self.key, self.fingerprint, effect))
+        own = f" {self.request_id}"  # no client's key has a blank
+        answer, _ = await self.store.write(once, self.caller.key_id, own, self.fingerprint, effect)
+        return Outcome(answer, replayed=False)
 
 
 async def _mutation(

@@ -242,7 +242,7 @@ class _Trigger:
         for _ in range(_MOVES):
             checked = await service.parameters.check(self.dag_id, self.body.version, self.body.params)
             try:
-                return await self.change.perform(partial(self._accept, checked=checked))
+                return await self.change.perform(partial(self._accept, checked=checked), knows_itself=True)
             except _Moved:
                 service.parameters.forget(self.dag_id)
         raise Unavailable(f"The DAG {self.dag_id!r} changes faster than it can be triggered.")

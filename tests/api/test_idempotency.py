@@ -216,3 +216,30 @@ async def test_a_503_says_when_to_come_back(api: Api, monkeypatch: pytest.Monkey
         monkeypatch.setattr(api.store, "read", away)
         answer: httpx.Response = await admin.get("/api/v1/dags")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_request_under_no_key_has_one_effect_where_its_transaction_runs_twice(
+    both: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a store may run it whose COMMIT was not answered, and that cannot find out how it ended."""
+    write = both.store.write
+
+    async def twice(*args: Any, **kwargs: Any) -> Any:
+        await write(*args, **kwargs)
+        return await write(*args, **kwargs)
+
+    changes: list[tuple[str, str, Any, int]] = [
+        ("PUT", "/api/v1/dags/dice", DICE, 201),
+        ("POST", RUNS, {"run_id": "r"}, 201),
+        ("POST", f"{RUNS}/r/cancel", {}, 202),
+        ("POST", f"{RUNS}/r/clear", {}, 200),
+        ("POST", f"{RUNS}/r/cancel", {}, 202),
+        ("POST", "/api/v1/keys", {"name": "x", "scopes": ["read"]}, 201),
+        ("DELETE", "/api/v1/dags/dice", None, 204),
+    ]
+    async with await both.caller("admin") as admin:
+        monkeypatch.setattr(both.store, "write", twice)
+        for method, path, body, status in changes:
+            answer = await admin.request(method, path, json=body)
+            assert answer.status_code == status, answer.text
+            assert "idempotent-replayed" not in answer.headers
