@@ -212,7 +212,7 @@ def admit(tx: Tx, outlets: Sequence[Outlet], turns: dict[int, Turn], *, actor: s
     """Give the free slots of *outlets* to what is ready, best first.
 
     *turns* are the runs this command holds already; runs that are touched are added to it, and the caller closes them
-    all.  Slots that these turns freed are handed on without a write.
+    all, which writes what was granted (``Tx.due``).  Slots that these turns freed are handed on without a write.
     """
     freed = _take_over(turns, "freed", Counter[str]())
     ready = _take_over(turns, "ready", set[tuple[str, str]]())
