@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from sqlalchemy import func, select
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
 RUNS = "/api/v1/dags/dice/runs"
 
+#: Changes of most kinds, in an order in which each of them works.
+CHANGES: Final[list[tuple[str, str, Any, int]]] = [
+    ("PUT", "/api/v1/dags/dice", DICE, 201),
+    ("PATCH", "/api/v1/dags/dice", {"paused": True}, 200),
+    ("POST", RUNS, {"run_id": "r"}, 201),
+    ("POST", f"{RUNS}/r/cancel", {}, 202),
+    ("POST", f"{RUNS}/r/clear", {}, 200),
+    ("POST", f"{RUNS}/r/cancel", {}, 202),
+    ("POST", "/api/v1/keys", {"name": "x", "scopes": ["read"]}, 201),
+    ("DELETE", "/api/v1/dags/dice", None, 204),
+]
+
 
 def key(text: str) -> dict[str, str]:
     return {"Idempotency-Key": text}
@@ -32,18 +44,8 @@ def _count(conn: Connection) -> int:
 
 
 async def test_every_change_can_be_repeated(both: Api) -> None:
-    changes: list[tuple[str, str, Any, int]] = [
-        ("PUT", "/api/v1/dags/dice", DICE, 201),
-        ("PATCH", "/api/v1/dags/dice", {"paused": True}, 200),
-        ("POST", RUNS, {"run_id": "r"}, 201),
-        ("POST", f"{RUNS}/r/cancel", {}, 202),
-        ("POST", f"{RUNS}/r/clear", {}, 200),
-        ("POST", f"{RUNS}/r/cancel", {}, 202),
-        ("POST", "/api/v1/keys", {"name": "x", "scopes": ["read"]}, 201),
-        ("DELETE", "/api/v1/dags/dice", None, 204),
-    ]
     async with await both.caller("admin") as admin:
-        for number, (method, path, body, status) in enumerate(changes):
+        for number, (method, path, body, status) in enumerate(CHANGES):
             first = await admin.request(method, path, json=body, headers=key(f"k{number}"))
             assert first.status_code == status, first.text
             assert "idempotent-replayed" not in first.headers
@@ -228,18 +230,9 @@ async def test_a_request_under_no_key_has_one_effect_where_its_transaction_runs_
         await write(*args, **kwargs)
         return await write(*args, **kwargs)
 
-    changes: list[tuple[str, str, Any, int]] = [
-        ("PUT", "/api/v1/dags/dice", DICE, 201),
-        ("POST", RUNS, {"run_id": "r"}, 201),
-        ("POST", f"{RUNS}/r/cancel", {}, 202),
-        ("POST", f"{RUNS}/r/clear", {}, 200),
-        ("POST", f"{RUNS}/r/cancel", {}, 202),
-        ("POST", "/api/v1/keys", {"name": "x", "scopes": ["read"]}, 201),
-        ("DELETE", "/api/v1/dags/dice", None, 204),
-    ]
     async with await both.caller("admin") as admin:
         monkeypatch.setattr(both.store, "write", twice)
-        for method, path, body, status in changes:
+        for method, path, body, status in CHANGES:
             answer = await admin.request(method, path, json=body)
             assert answer.status_code == status, answer.text
             assert "idempotent-replayed" not in answer.headers
