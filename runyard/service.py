@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from executors.base import Door, Executor
+    from executors.base import Executor
     from metastore.store import Store
     from runyard.settings import Settings
 
@@ -78,7 +78,7 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
             if settings.worker_key_file is not None:
                 await admin_key.ensure_worker_key(store, settings.worker_key_file, entropy)
         active = load_executors(settings)
-        door: Door
+        scheduler: Scheduler | None = None
         if parts.scheduler:
             scheduler = Scheduler(
                 store=store,
@@ -99,6 +99,7 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
             await attendant.start()
             stack.push_async_callback(attendant.stop)
             door = attendant.door
+        app: FastAPI | None = None
         ended: asyncio.Task[None] | None = None
         if parts.bound is not None:
             app = create_app(
@@ -111,15 +112,8 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
                 active=active,
                 door=door,
             )
-            server = web.Server(app)
-            ended = asyncio.create_task(server.serve(sockets=[parts.bound]))
-            stack.push_async_callback(_close, server, app, ended)
-            await server.settled.wait()
-            if not server.started:
-                await ended
-                raise Stop(Exit.CRASHED, "The API did not start; the log says why.")
-        look = partial(_look, app if parts.bound is not None else None, scheduler if parts.scheduler else None)
-        await stack.enter_async_context(Pulse(settings.home, parts.name, clock, look))
+            ended = await _serve(app, parts.bound, stack)
+        await stack.enter_async_context(Pulse(settings.home, parts.name, clock, partial(_look, app, scheduler)))
         reaper = asyncio.create_task(reap_strangers(), name="reaper")
         stack.callback(reaper.cancel)
         await on_ready()
@@ -170,6 +164,18 @@ def _api(settings: Settings) -> ApiSettings:
         allowed_hosts=(*LOOPBACK, *settings.allowed_hosts),
         worker_lease=settings.lease,
     )
+
+
+async def _serve(app: FastAPI, bound: socket.socket, stack: AsyncExitStack) -> asyncio.Task[None]:
+    """Answer requests on *bound* until *stack* is closed; return what ends when the API does."""
+    server = web.Server(app)
+    ended = asyncio.create_task(server.serve(sockets=[bound]))
+    stack.push_async_callback(_close, server, app, ended)
+    await server.settled.wait()
+    if not server.started:
+        await ended
+        raise Stop(Exit.CRASHED, "The API did not start; the log says why.")
+    return ended
 
 
 async def _look(app: FastAPI | None, scheduler: Scheduler | None) -> list[str]:

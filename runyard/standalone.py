@@ -54,7 +54,7 @@ def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: boo
         else:
             migrate.check(settings.url)
         parts = Parts(bound=bound, scheduler=scheduler)
-        applying: set[asyncio.Task[None]] = set()
+        greeting: set[asyncio.Task[None]] = set()
 
         async def on_ready() -> None:
             # What was imported stays: the collector need not look at it again.
@@ -64,10 +64,9 @@ def serve(settings: Settings, *, address: tuple[str, int] | None, scheduler: boo
             log.info("ready", parts=[name for name, there in (("api", bound), ("scheduler", scheduler)) if there])
             if bound is not None:
                 url = web.url_of(bound)
-                sys.stdout.write(_greeting(settings, url, scheduler=scheduler))
-                sys.stdout.flush()
-                if apply is not None:
-                    applying.add(asyncio.create_task(_apply(settings, url, apply)))
+                said = _greeting(settings, url, scheduler=scheduler)
+                # Not awaited: a signal ends the service also while documents are applied.
+                greeting.add(asyncio.create_task(_greet(settings, url, said, apply)))
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings, parts, on_ready))
@@ -94,6 +93,14 @@ def _greeting(settings: Settings, url: str, *, scheduler: bool) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+async def _greet(settings: Settings, url: str, said: str, apply: Path | None) -> None:
+    """Say where everything is once the documents in *apply* are there: the first call may be for one of them."""
+    if apply is not None:
+        await _apply(settings, url, apply)
+    sys.stdout.write(said)
+    sys.stdout.flush()
 
 
 async def _apply(settings: Settings, url: str, place: Path) -> None:

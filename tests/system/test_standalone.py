@@ -138,10 +138,16 @@ def test_a_lost_key_is_replaced_at_the_next_start(make_service: Make) -> None:
     assert made.cli("keys", "revoke", old.split("_")[1]).returncode == 0
 
 
-def test_documents_are_applied_once_it_is_ready(make_service: Make, tmp_path: Path) -> None:
+def test_documents_are_applied_before_it_says_where_it_is(make_service: Make, tmp_path: Path) -> None:
     (tmp_path / "dag.yaml").write_text("dag_id: given\ntasks:\n  a: {empty: true}\n")
     made = make_service().start("--port", "0", "--apply", str(tmp_path / "dag.yaml"))
-    wait_for(lambda: [dag["dag_id"] for dag in made.ask("dags")] == ["given"])
+    assert [dag["dag_id"] for dag in made.ask("dags")] == ["given"]
+
+
+def test_documents_that_say_nothing_usable_do_not_keep_it_from_starting(make_service: Make, tmp_path: Path) -> None:
+    (tmp_path / "dag.yaml").write_text("dag_id: given\ntasks: 7\n")
+    made = make_service().start("--port", "0", "--apply", str(tmp_path / "dag.yaml"))
+    assert made.ask("dags") == []
 
 
 def test_a_home_in_use_is_refused_and_says_by_whom(make_service: Make) -> None:
