@@ -73,6 +73,8 @@ class AgentClient:
         self._calls: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._lease_until: float | None = None
         self._leased = False
+        #: How many leases ran out before they were renewed.
+        self._lapses = 0
         self.why_down = "the agent is being started"
 
     @property
@@ -167,6 +169,8 @@ class AgentClient:
     def renew(self, ttl: timedelta | None) -> None:
         """Tell the agent how long its lease holds; a later connection is told what is left of it."""
         self._leased = True
+        if self._lease_until is not None and self._now() >= self._lease_until:
+            self._lapses += 1
         self._lease_until = None if ttl is None else self._now() + ttl.total_seconds()
         self._send_beat()
 
@@ -267,6 +271,7 @@ class AgentClient:
     async def _ask_door(self, message: Start | Finish, boot_id: str) -> None:
         door = next(iter(self._users.values())).door
         placed_on = self._hello["agent_id"] if self._hello is not None else ""
+        lapses = self._lapses
         try:
             if message["type"] == "start":
                 answers = await door.start(message, placed_on)
@@ -281,6 +286,9 @@ class AgentClient:
             return
         if self._hello is None or self._hello["boot_id"] != boot_id:
             return  # a task that was started for one agent must never reach another
+        if self._lapses != lapses:
+            # What was started under a lease that is over may run elsewhere by now: the next start says whether it does.
+            answers = [answer for answer in answers if answer["type"] != "task"]
         for answer in answers:
             self._note(answer, message["attempt_id"])
             self._send(answer)

@@ -23,6 +23,8 @@ class Fence:
         self._loop = asyncio.get_running_loop()
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        #: How often it was down when it was renewed: what was allowed before may be somebody else's since.
+        self.lapses = 0
 
     @property
     def is_down(self) -> bool:
@@ -31,6 +33,7 @@ class Fence:
 
     def renew(self, ttl: float | None, until: float | None = None) -> None:
         """Note a renewal that holds for *ttl* seconds from now, but not after *until*; None: no lease can be lost."""
+        self.lapses += self.is_down
         deadline = None if ttl is None else linux.boottime() + ttl
         self._deadline = deadline if deadline is None or until is None else min(deadline, until)
         self.watch()

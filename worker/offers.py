@@ -30,6 +30,8 @@ _ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}\Z")
 _PROBE: Final = 1.0
 _PATIENCE: Final = 30.0
 _ODD: Final = 5.0
+#: The pause after a start that may be somebody else's by now.
+_STALE: Final = 0.1
 _REASONS: Final = frozenset({"user", "run_timeout", "fail_fast", "fenced", "drain"})
 
 
@@ -82,6 +84,8 @@ class Offers:
         self._waiting: dict[str, str] = {}
         self._tickets: dict[str, str] = {}
         self._keys: dict[str, str] = {}
+        #: How many leases had run out when each start was asked for.
+        self._asked: dict[str, int] = {}
         self._hindered_since: float | None = None
 
     def add(self, attempt_id: str, ticket: str) -> None:
@@ -131,6 +135,7 @@ class Offers:
     def _request(self, attempt_id: str) -> Request | None:
         if not self._desk.has_contact():
             return None
+        self._asked[attempt_id] = self._supervisor.lapses
         document = {
             "boot_id": self._supervisor.boot_id,
             "key": self._keys[attempt_id],
@@ -147,6 +152,9 @@ class Offers:
             if not isinstance(task, dict) or not isinstance(task.get("env"), dict) or "kill_grace" not in task:
                 say(f"the answer to the start of {attempt_id} is none of ours; it is asked again")
                 return _ODD
+            if self._asked[attempt_id] != self._supervisor.lapses:
+                say(f"the start of {attempt_id} was allowed under a lease that is over; it is asked again")
+                return _STALE
             self._begin(attempt_id, task, stop)
             return None
         if answer.code == "worker_unknown":
@@ -177,6 +185,7 @@ class Offers:
     def _close(self, attempt_id: str) -> None:
         self._tickets.pop(attempt_id, None)
         self._keys.pop(attempt_id, None)
+        self._asked.pop(attempt_id, None)
 
     # A spool that cannot be written
 

@@ -91,6 +91,11 @@ class Supervisor:
         """Whether the lease is over."""
         return self._fence.is_down
 
+    @property
+    def lapses(self) -> int:
+        """How many leases ran out before they were renewed."""
+        return self._fence.lapses
+
     def has_run(self, attempt_id: str) -> bool:
         """Whether this agent started an attempt, as far back as it remembers."""
         return attempt_id in self._ever

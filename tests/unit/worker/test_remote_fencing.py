@@ -116,3 +116,22 @@ def test_a_zygote_that_is_stopped_saves_nobody_from_a_kill(kit: Kit, api: Api) -
     assert not is_alive(int(kit.lines()[1]))
     assert api.ended(message.attempt_id).finish["outcome"] == "cancelled"
     assert kit.line("true").state == "success"
+
+
+def test_a_start_that_was_answered_too_late_is_asked_for_again(kit: Kit, api: Api) -> None:
+    """It was won under a lease that has run out since: by the next one it may run elsewhere, and here it does."""
+    api.lease, api.heartbeat = 1.5, 0.3
+    kit.feed()
+    api.delay["start"] = 4
+    message = kit.send(kit.shell("echo up >> $JOURNAL"))
+    row = api.row(message.attempt_id)
+    api.until(lambda: row.state == "running", "its start is won, and the answer is on its way")
+    api.instead["beat"] = [problem(503, "unavailable")] * 100
+    api.until(lambda: kit.feeder.status[0] == "unreachable", "heartbeats fail")
+    time.sleep(1.6)
+    api.give_up()
+    api.instead.clear()
+    api.until(lambda: kit.feeder.status[0] == "serving", "it has a lease again")
+    api.delay.clear()
+    assert message.wait() == "acked"
+    assert (api.calls["start"], kit.lines(), row.ends) == (2, [], [])
