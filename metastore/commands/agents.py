@@ -11,12 +11,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, bindparam, delete, or_, select, update
+from sqlalchemy import and_, bindparam, delete, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from metastore.commands.admission import Outlet
 from metastore.commands.workers import set_capacities
 from metastore.models.agents import agents
+from metastore.models.attempts import attempts
 from metastore.models.base import Instant
 from metastore.models.limits import limits
 from metastore.models.service import presence
@@ -34,7 +35,7 @@ def _upsert(dialect: str, table: Any, key: str, changing: tuple[str, ...]) -> An
 
 
 _REGISTER: Final = {
-    dialect: _upsert(dialect, agents, "agent_id", ("host", "executors", "seen_at", "lease_until"))
+    dialect: _upsert(dialect, agents, "agent_id", ("host", "executors", "seen_at", "lease_until", "draining"))
     for dialect in _INSERT
 }
 _SET_CAPACITY: Final = {dialect: _upsert(dialect, limits, "key", ("capacity",)) for dialect in _INSERT}
@@ -55,11 +56,24 @@ _SERVED: Final = (
     )
     .exists()
 )
-_IS_OVER: Final = and_(agents.c.lease_until < bindparam("now", type_=Instant), or_(agents.c.kind == "agent", _SERVED))
+_RAN_OUT: Final = and_(agents.c.lease_until < bindparam("now", type_=Instant), or_(agents.c.kind == "agent", _SERVED))
+# What was on its way to it when it was given up: an admission, a start.  It comes back for that, or it does not.
+_HOLDS_ALL_THE_SAME: Final = and_(
+    agents.c.lease_until.is_(None),
+    or_(agents.c.kind != "agent", agents.c.draining),
+    select(attempts.c.id)
+    .where(attempts.c.placed_on == agents.c.agent_id, text("attempts.state IN ('queued', 'running')"))
+    .exists(),
+)
+_IS_OVER: Final = or_(_RAN_OUT, _HOLDS_ALL_THE_SAME)
 _EXPIRED: Final = (
     select(agents.c.agent_id).where(_IS_OVER).order_by(agents.c.agent_id).with_for_update(skip_locked=True)
 )
-_GIVE_UP: Final = update(agents).where(agents.c.agent_id == bindparam("agent"), _IS_OVER).values(lease_until=None)
+_GIVE_UP: Final = (
+    update(agents)
+    .where(agents.c.agent_id == bindparam("agent"), _RAN_OUT)
+    .values(lease_until=None, draining=or_(agents.c.kind == "agent", agents.c.draining))
+)
 
 
 def register_agent(
@@ -72,6 +86,7 @@ def register_agent(
         "executors": executors,
         "seen_at": tx.now,
         "lease_until": None if lease is None else tx.now + lease,
+        "draining": False,
     }
     tx.conn.execute(_REGISTER[tx.conn.dialect.name], row)
     for executor in executors:
@@ -101,7 +116,8 @@ def _at(tx: Tx, lease: timedelta | None) -> dict[str, Any]:
 def expired_agents(tx: Tx, lease: timedelta) -> list[str]:
     """Return the agents whose lease has run out; their attempts are the caller's to end as lost.
 
-    An agent is returned again until it has no active attempts: the caller may die on the way.
+    An agent is returned again until it has no active attempts: the caller may die on the way, and so may a transaction
+    that was on its way when the agent was given up place one there.
     """
     return [row.agent_id for row in tx.conn.execute(_EXPIRED, _at(tx, lease))]
 

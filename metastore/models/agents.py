@@ -39,7 +39,7 @@ agents = Table(
     #: The API key that it registered with; when that is revoked, so is the token.
     Column("key_id", Text),
     Column("registered_at", Instant),
-    #: It takes nothing new.
+    #: It takes nothing new.  ``agent``: it was given up, and was not heard of since.
     Column("draining", Boolean, nullable=False, server_default=false()),
     #: Somebody asked it to drain; said with every answer to a heartbeat.
     Column("drain_asked", Boolean, nullable=False, server_default=false()),

@@ -27,6 +27,7 @@ def register_agent(
         tx.data.agents[agent_id] = Agent(agent_id, "agent", host, tx.now, until, executors)
     else:
         known.host, known.executors, known.seen_at, known.lease_until = host, executors, tx.now, until
+        known.draining = False
     for executor in executors:
         if not executor.get("by_queue"):
             at = f"@{agent_id}" if executor["placed"] else ""
@@ -43,6 +44,14 @@ def beat(tx: ModelTx, agent_id: str, lease: timedelta) -> bool:
 
 
 def _is_over(tx: ModelTx, agent: Agent, lease: timedelta | None) -> bool:
+    return _ran_out(tx, agent, lease) or (
+        agent.lease_until is None
+        and (agent.kind != "agent" or agent.draining)
+        and any(one.placed_on == agent.agent_id for one in tx.data.active.values())
+    )
+
+
+def _ran_out(tx: ModelTx, agent: Agent, lease: timedelta | None) -> bool:
     if agent.lease_until is None or agent.lease_until >= tx.now:
         return False
     if agent.kind == "agent":
@@ -66,9 +75,10 @@ def is_expired(tx: ModelTx, agent_id: str, lease: timedelta | None) -> bool:
 
 def forget_lease(tx: ModelTx, agent_id: str, lease: timedelta) -> None:
     agent = tx.data.agents.get(agent_id)
-    if agent is None or not _is_over(tx, agent, lease):
+    if agent is None or not _ran_out(tx, agent, lease):
         return
     agent.lease_until = None
+    agent.draining = agent.draining or agent.kind == "agent"
     if agent.kind == "worker":
         _count_slots(tx, str(agent.executor), agent.queues)
     elif agent.kind == "attempt":
