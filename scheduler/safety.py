@@ -57,5 +57,6 @@ class Safety:
                 log.warning("limit healed", limit=key)
         if self._clock.monotonic() >= self._sweep_at:
             self._sweep_at = self._clock.monotonic() + _SWEEP_EVERY
-            await self._store.write(forget, self._settings.keep_answers)
+            while await self._store.write(forget, self._settings.keep_answers):
+                pass  # a few at a time: nobody waits for long
             await self._store.write(forget_workers, self._settings.keep_workers)
