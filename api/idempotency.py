@@ -56,16 +56,22 @@ class Mutation:
     async def perform(self, effect: "Callable[[Tx], Answer]", *, knows_itself: bool = False) -> Outcome:
         """Run *effect* in one transaction, at most once for its key, and return once the COMMIT has returned.
 
-        A transaction may run twice, also after it was committed.  Under no key the answer is kept under the request
-        itself, but for an effect that *knows_itself*: that finds what it has done.
+        A transaction may run twice, also after it was committed.  Under no key it is noted under the request itself
+        that it has run, but not for an effect that *knows_itself*: that finds what it has done, or has changed nothing.
         """
         if self.key is not None:
             return Outcome(*await self.store.write(once, self.caller.key_id, self.key, self.fingerprint, effect))
         if knows_itself:
             return Outcome(await self.store.write(effect), replayed=False)
         own = f" {self.request_id}"  # no client's key has a blank
-        answer, _ = await self.store.write(once, self.caller.key_id, own, self.fingerprint, effect)
-        return Outcome(answer, replayed=False)
+        kept: list[Answer] = []
+
+        def noted(tx: "Tx") -> Answer:
+            kept[:] = [effect(tx)]
+            return Answer(kept[0].status, {}, "")  # nobody but this call asks for it
+
+        await self.store.write(once, self.caller.key_id, own, self.fingerprint, noted)
+        return Outcome(kept[0], replayed=False)
 
 
 async def _mutation(

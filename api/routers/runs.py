@@ -221,7 +221,7 @@ async def clear_run(dag_id: DagId, run_id: RunId, body: schemas.RunClear, change
         found = {"items": [task_schemas.render(task) for task in tasks], "dry_run": body.dry_run}
         return Answer(200, {}, dumps(found))
 
-    return (await change.perform(effect)).respond()
+    return (await change.perform(effect, knows_itself=body.dry_run)).respond()
 
 
 class _Moved(Exception):

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from dag.errors import Unavailable
 from metastore.models.keys import api_keys, idempotency_keys
 from metastore.models.runs import runs
+from metastore.queries import runs as run_queries
 from tests.api.service import DICE, pointers
 
 if TYPE_CHECKING:
@@ -236,3 +237,27 @@ async def test_a_request_under_no_key_has_one_effect_where_its_transaction_runs_
             answer = await admin.request(method, path, json=body)
             assert answer.status_code == status, answer.text
             assert "idempotent-replayed" not in answer.headers
+
+
+async def test_a_request_under_no_key_leaves_little_behind_and_a_dry_run_nothing(both: Api) -> None:
+    """What is kept is for this request alone, and that has its answer: nobody fills the disk with long ones."""
+    tasks = {f"t{number}": {"empty": True} for number in range(50)}
+    await both.put("dice", {"tasks": tasks})
+
+    def kept(conn: Connection) -> list[tuple[str, int]]:
+        found = conn.execute(select(idempotency_keys.c.key, idempotency_keys.c.body))
+        return [(row.key, len(row.body)) for row in found]
+
+    async with await both.caller("admin") as admin:
+        await admin.post(RUNS, json={"run_id": "r"})
+        run = await both.store.read(run_queries.get, "dice", "r")
+        assert run is not None
+        await both.flow.begin(run)
+        before = await both.store.read(kept)
+        dry = await admin.post(f"{RUNS}/r/clear", json={"only_failed": False, "dry_run": True})
+        assert len(dry.json()["items"]) == 50
+        assert await both.store.read(kept) == before
+        done = await admin.post(f"{RUNS}/r/clear", json={"only_failed": False})
+        assert len(done.json()["items"]) == 50
+    [(_, size)] = set(await both.store.read(kept)) - set(before)
+    assert size == 0
