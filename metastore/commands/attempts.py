@@ -21,7 +21,7 @@ from dag.states import AttemptState
 from metastore.among import among
 from metastore.commands.admission import Admitted, Outlet, admit
 from metastore.commands.agents import is_expired
-from metastore.commands.body import build_body
+from metastore.commands.body import build_body, failing_body
 from metastore.commands.moves import Moves
 from metastore.commands.turn import close_turns, open_by_attempts
 from metastore.commands.workers import find_worker, hold_alone, lone, require_server
@@ -304,7 +304,11 @@ def _start(batch: _Batch, turn: Turn, row: Any, call: Starting) -> Started | Not
         if row.key_hash != call.key_hash:
             raise BadCredential(f"The attempt {call.attempt_id} was started with another key.")
         # Asking again proves nothing about whether it has begun: the question may be older than the answer.
-        return Started(build_body(tx, turn, row, row.fence), row.executor, tx.now - row.queued_at, row.stop_reason)
+        try:
+            body = build_body(tx, turn, row, row.fence)
+        except Unresolved as error:  # an upstream was cleared meanwhile, and left another output
+            body = failing_body(turn, row, row.fence, str(error))
+        return Started(body, row.executor, tx.now - row.queued_at, row.stop_reason)
     if state is AttemptState.RUNNING:
         return NotStarted("conflict", "another supervisor has started it")
     if state is not AttemptState.QUEUED:

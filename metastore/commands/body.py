@@ -47,21 +47,45 @@ def build_body(tx: Tx, turn: Turn, instance: Any, try_number: int) -> TaskBody:
     except (RecursionError, ValueError, TypeError, LookupError) as error:
         # Whatever a stored value does to the reader, it is this attempt's end and nobody else's.
         raise Unresolved(f"Its references cannot be put in: {type(error).__name__}: {error}") from error
-    body: TaskBody = {
+    kind = cast("Literal['command', 'python', 'http']", task.kind)  # an empty task has no attempt
+    frame = _frame(turn, task, instance, try_number, kind, given.env)
+    return frame | given.body  # type: ignore[return-value]  # this kind's own keys, checked with the document
+
+
+def _frame(  # what a task is beside its own kind's keys
+    turn: Turn,
+    task: PlanTask,
+    instance: Any,
+    try_number: int,
+    kind: Literal["command", "python", "http"],
+    env: dict[str, str],
+) -> TaskBody:
+    return {
         "dag_id": turn.dag_id,
         "run_id": turn.run_id,
         "task_id": task.task_id,
         "map_index": instance.map_index,
         "try_number": try_number,
         "logical_date": _iso(turn.row.logical_date) or "",
-        "kind": cast("Literal['command', 'python', 'http']", task.kind),  # an empty task has no attempt
-        "env": given.env,
+        "kind": kind,
+        "env": env,
         "cwd": task.cwd,
         "timeout": None if task.timeout is None else task.timeout.total_seconds(),
         "kill_grace": task.kill_grace.total_seconds(),
         "on_lost_contact": task.on_lost_contact,
     }
-    return body | given.body  # type: ignore[return-value]  # this kind's own keys, checked with the document
+
+
+def failing_body(turn: Turn, instance: Any, try_number: int, why: str) -> TaskBody:
+    """Return a task that says *why* and fails, for a supervisor that has won what cannot be put together any more.
+
+    One that has begun, and only asks again, ignores it.
+    """
+    task = turn.task(instance.task_no)
+    return _frame(turn, task, instance, try_number, "command", {}) | {
+        "argv": ["/bin/sh", "-c", 'echo "runyard: $1" >&2; exit 1', "sh", why],
+        "shell": None,
+    }
 
 
 def _outputs(tx: Tx, turn: Turn, task: PlanTask) -> dict[str, str | None]:

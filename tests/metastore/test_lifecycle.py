@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import subprocess
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,7 @@ import pytest
 from dag.errors import AlreadyExists, IllegalStep, NotFound
 from dag.outcomes import Ended
 from metastore.commands.attempts import NotStarted, Started
+from metastore.commands.clear import clear_run
 from metastore.commands.dags import patch_dag
 from metastore.commands.runs import NewRun, create_run
 from metastore.commands.stopping import time_out_run
@@ -370,6 +373,37 @@ async def test_a_reference_that_finds_nothing_fails_the_task_with_its_name(flow:
     assert refused.code == "failed"
     assert "outputs.a.rows" in refused.detail
     assert (await flow.states(run))["b"] == "failed"
+    assert (await flow.run(run)).state == "failed"
+    await flow.check()
+
+
+async def test_a_start_that_cannot_be_put_together_again_fails_where_it_has_not_begun(flow: Flow) -> None:
+    """Its answer was lost, and an upstream was cleared and left another output: it must neither hang nor be ended here.
+
+    The question may be older than the answer, and what it asks about be running.
+    """
+    await flow.put({"a": {}, "b": {"command": ["echo", "${outputs.a.rows}"], "depends_on": ["a"]}})
+    run, [a] = await flow.trigger()
+    await flow.start(a.attempt_id)
+    noted = await flow.end(a.attempt_id, output={"rows": 1}, more=True)
+    [b] = noted.admitted
+    await flow.store.write(
+        clear_run, "d", run.run_id, task_ids=["a"], only_failed=False, downstream=False, dry_run=False, actor="key:u"
+    )
+    await flow.advance(run)
+    [again] = await flow.admit()
+    await flow.start(again.attempt_id)
+    await flow.end(again.attempt_id)
+    answer = await flow.start(b.attempt_id)
+    assert isinstance(answer, Started)
+    argv = answer.body.get("argv")
+    assert (answer.body["kind"], answer.body["env"]) == ("command", {})
+    assert argv is not None
+    assert "outputs.a.rows" in argv[-1]
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, "outputs.a.rows" in done.stderr) == (1, True)
+    assert (await flow.states(run))["b"] == "running"
+    assert (await flow.end(b.attempt_id, Ended.FAILED)).accepted
     assert (await flow.run(run)).state == "failed"
     await flow.check()
 
