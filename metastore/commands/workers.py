@@ -11,7 +11,7 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, delete, insert, or_, select, text, update
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dag.errors import BadCredential, Forbidden, Gone, NotFound, RunyardError, Unavailable
@@ -36,7 +36,7 @@ _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgre
 #: offer; at least one.
 _AHEAD: Final = 10
 #: The number of a process that nobody has counted: later than all.
-_LAST: Final = 2**63
+_LAST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,12 @@ def _register(dialect: str) -> Any:
     return statement.on_conflict_do_update(
         index_elements=["agent_id"],
         set_={name: getattr(new, name) for name in _CHANGING},
-        where=_worker.kind == "worker",
-    )
+        # Again: of two that registered a new worker at once, the second one found no row that it could have read.
+        where=and_(
+            _worker.kind == "worker",
+            func.coalesce(new.boot_number, _LAST) >= func.coalesce(_worker.boot_number, 0),
+        ),
+    ).returning(_worker.agent_id)
 
 
 _REGISTER: Final = {dialect: _register(dialect) for dialect in _INSERT}
@@ -171,7 +175,8 @@ def register_worker(tx: Tx, registration: Registration, lease: timedelta) -> lis
         "draining": False,
         "drain_asked": False,
     }
-    tx.conn.execute(_REGISTER[tx.conn.dialect.name], row)
+    if tx.conn.execute(_REGISTER[tx.conn.dialect.name], row).first() is None:
+        raise _superseded(registration.worker_id)
     if known is not None and known.executor != registration.executor:
         set_capacities(tx, known.executor, known.queues)
     queues = {*registration.queues, *(known.queues if known is not None else ())}

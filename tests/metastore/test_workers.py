@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 from dag.errors import BadCredential, Forbidden, Gone, NotFound, Unavailable
 from dag.outcomes import Ended
 from dag.tickets import holds, sign
+from metastore.commands import workers
 from metastore.commands.admission import Admitted, Outlet, admit_ready
 from metastore.commands.agents import expired_agents, forget_lease, register_agent
 from metastore.commands.attempts import End, EndNoted, NotStarted, Started, end_attempt, start_attempt
@@ -264,6 +265,40 @@ async def test_a_silent_worker_is_given_up_and_its_slots_are_gone(fleet: Fleet) 
     assert await fleet.capacity() == 2
     assert await fleet.offer() == ["a"]
     await fleet.check()
+
+
+async def test_what_was_on_its_way_to_a_worker_that_was_given_up_is_given_up_too(fleet: Fleet) -> None:
+    """Its lease is forgotten by then: nobody would look there again, and the run would wait for ever."""
+    await fleet.register()
+    _, [a] = await fleet.go({"a": {}})
+    await fleet.take(a.attempt_id)
+    await fleet.expire(W1)
+    await fleet.store.write(forget_lease, W1, LEASE)
+    assert await fleet.store.write(expired_agents, LEASE) == [W1]
+    end = End(attempt_id=a.attempt_id, ended=Ended.LOST, cause="worker_lost")
+    assert (await fleet.store.write(end_attempt, end, expired_agent=W1, lease=LEASE)).accepted
+    assert await fleet.store.write(expired_agents, LEASE) == []
+
+
+async def test_what_was_on_its_way_to_an_agent_that_was_given_up_is_given_up_too(fleet: Fleet) -> None:
+    executors = [{"name": "local", "slots": 3, "placed": True, "status": "ok", "detail": ""}]
+    await fleet.store.write(register_agent, "agent-1", host="h", executors=executors, lease=LEASE)
+    await fleet.expire("agent-1")
+    assert await fleet.store.write(expired_agents, LEASE) == ["agent-1"]
+    await fleet.store.write(forget_lease, "agent-1", LEASE)
+    assert await fleet.store.write(expired_agents, LEASE) == []
+    flow = Flow(fleet.store, fleet.clock)
+    await flow.put({"a": {}}, dag_id="late", executor="local")
+    run, [one] = await flow.trigger(dag_id="late")
+    assert await fleet.store.write(expired_agents, LEASE) == ["agent-1"]
+    end = End(attempt_id=one.attempt_id, ended=Ended.NEVER_STARTED, cause="worker_lost")
+    assert (await fleet.store.write(end_attempt, end, expired_agent="agent-1", lease=LEASE)).accepted
+    assert await fleet.store.write(expired_agents, LEASE) == []
+    # On SQLite nobody has a lease, and nobody is given up for having none.
+    await flow.slots()
+    assert [again.attempt_id for again in await flow.admit()] != [one.attempt_id]
+    assert await fleet.store.write(expired_agents, LEASE) == []
+    assert (await flow.run(run)).state == "running"
 
 
 async def test_no_lease_of_a_worker_runs_out_for_time_without_an_api(fleet: Fleet) -> None:
@@ -583,3 +618,24 @@ async def test_64_claimers_of_a_queue_never_exceed_its_credits_and_leave_nothing
         await fleet.check()
     await fleet.offer()
     assert (await fleet.used())["slots:dramatiq/default"] == 3
+
+
+async def test_of_two_first_registrations_at_once_the_later_process_stays(fleet: Fleet) -> None:
+    """The older one looked when there was no row yet: what writes it has to look again."""
+    row: dict[str, Any] = {"executors": [], "queues": ["default"], "draining": False, "drain_asked": False}
+    row |= {"agent_id": W1, "kind": "worker", "host": "h", "executor": "dramatiq", "slots": 1, "name": "w", "pid": 1}
+    row |= {"version": "0", "token_hash": "t", "key_id": None}
+
+    def upsert(boot: str, number: int | None) -> Any:
+        def do(tx: Tx) -> bool:
+            times = {"seen_at": tx.now, "lease_until": tx.now + LEASE, "registered_at": tx.now}
+            new = row | times | {"boot_id": boot, "boot_number": number}
+            return tx.conn.execute(workers._REGISTER[tx.conn.dialect.name], new).first() is not None
+
+        return do
+
+    assert await fleet.store.write(upsert("b2", 2))
+    assert not await fleet.store.write(upsert("b1", 1))
+    assert await fleet.store.write(upsert("b2", 2))
+    assert await fleet.store.write(upsert("uncounted", None))
+    assert await fleet.store.write(upsert("b1", 1))
