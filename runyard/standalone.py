@@ -98,7 +98,10 @@ def _greeting(settings: Settings, url: str, *, scheduler: bool) -> str:
 async def _greet(settings: Settings, url: str, said: str, apply: Path | None) -> None:
     """Say where everything is once the documents in *apply* are there: the first call may be for one of them."""
     if apply is not None:
-        await _apply(settings, url, apply)
+        try:
+            await _apply(settings, url, apply)
+        except OSError as error:
+            log.warning("the documents could not be applied", place=str(apply), error=str(error))
     sys.stdout.write(said)
     sys.stdout.flush()
 
