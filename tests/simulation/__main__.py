@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tests.simulation import campaign, history
 from tests.simulation.scenario import run_seed
@@ -13,6 +13,10 @@ from tests.simulation.shrink import shrink
 
 if TYPE_CHECKING:
     from tests.simulation.scenario import Result, StoreKind
+
+#: How many seeds, where nobody says.
+_CAMPAIGN: Final = 20
+_HUNT: Final = 500
 
 
 def main() -> int:
@@ -22,10 +26,10 @@ def main() -> int:
     if options.bugs is not None:
         from tests.simulation.hunt import hunt  # noqa: PLC0415  # a catalogue that most calls do without
 
-        return hunt(options.bugs, seeds=options.seeds, jobs=options.jobs, start=options.start, say=_say)
+        return hunt(options.bugs, seeds=options.seeds or _HUNT, jobs=options.jobs, start=options.start, say=_say)
     if options.only is not None:
         return _once(options.start, store, options.only, options.save)
-    seeds = range(options.start, options.start + options.seeds)
+    seeds = range(options.start, options.start + (options.seeds or _CAMPAIGN))
     found = campaign.run(seeds, store, jobs=options.jobs, on_result=_tell)
     for result in found.bad:
         _explain(result, store, shortens=options.shrink, save=options.save)
@@ -43,13 +47,18 @@ def _say(text: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument("--seeds", type=int, help=f"how many (default: {_CAMPAIGN}; at most, for each bug: {_HUNT})")
     parser.add_argument("--start", type=int, default=0, help="the first one (default: 0)")
     parser.add_argument(
         "--store", choices=("memory", "sqlite"), default="memory", help="the metastore (default: memory)"
     )
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time (default: 1)")
-    parser.add_argument("--shrink", action="store_true", help="find the few faults that a failing seed needs")
+    parser.add_argument(
+        "--shrink",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="find the few faults that a failing seed needs (default: yes)",
+    )
     parser.add_argument(
         "--only", metavar="N,N", help="run the seed --start with these of its faults alone ('' is none)"
     )

@@ -93,6 +93,10 @@ class SimSpool:
         return ""
 
     def keep(self, finish: Finish) -> None:
+        host = self._home.host
+        if host.site.weather.is_down(f"broken disk:{host.name}"):
+            host.site.weather.count("disk.broken")
+            raise OSError(errno.EIO, "Input/output error")
         self._home.begun.pop(finish["attempt_id"], None)
         self._home.ends[finish["attempt_id"]] = dict(finish)  # type: ignore[assignment]  # a copy of the same shape
 
@@ -244,6 +248,7 @@ async def _serve(process: SimProcess, home: Home, settings: AgentSettings) -> No
     else:
         agent = Agent(supervisor, settings.patience)
     home.listener = Listener(process, lambda: Link(agent))
+    process.service = agent
     agent.look()
     await agent.over.wait()
     home.listener = None

@@ -92,7 +92,14 @@ class ApiProcess:
             except Unavailable:
                 await asyncio.sleep(1)
         await self._presence.start()
+        self._process.service = self
         self._process.site.network.serve(self._process, self.answer)
+
+    async def stop(self, drain: timedelta) -> None:
+        """Take no more requests; those that are there get *drain* to be answered."""
+        self._process.site.network.withdraw(self._process)
+        await asyncio.sleep(drain.total_seconds())
+        await self._attendant.stop()
 
     async def answer(self, method: str, *question: Any) -> Reply:
         """Answer a request: of a worker, or of a client (its method is its word)."""

@@ -56,8 +56,11 @@ class Broker:
         self._consumers: list[Consumer] = []
         self._numbers = itertools.count(1)
 
-    @property
-    def is_away(self) -> bool:
+    def is_away(self, process: SimProcess) -> bool:
+        """Whether there is none, or no way to it from where *process* is."""
+        if self._weather.is_down(f"broker:{process.host}"):
+            self._weather.count("broker.cut")
+            return True
         return self._weather.is_down("broker")
 
     # The scheduler's side
@@ -108,11 +111,16 @@ class Broker:
             self._consumers.remove(consumer)
             self._requeue(consumer)
 
+    def hear(self, consumer: Consumer) -> None:
+        """Note that a consumer is there, if that can be heard."""
+        if not self._weather.is_down(f"broker:{consumer.process.host}"):
+            consumer.heard_at = self._loop.time()
+
     def take(self, consumer: Consumer) -> Parked | None:
         """Return the next message for *consumer*; None: nothing, or nobody is there."""
         self._rescue()
-        consumer.heard_at = self._loop.time()
-        if self.is_away:
+        self.hear(consumer)
+        if self.is_away(consumer.process):
             return None
         now = self._loop.time()
         for name in self._dice.sample(list(consumer.queues), len(consumer.queues)):
@@ -128,7 +136,7 @@ class Broker:
         return None
 
     def acknowledge(self, consumer: Consumer, message: Parked) -> None:
-        if not self.is_away and not self._weather.strikes("broker.ack_lost"):
+        if not self.is_away(consumer.process) and not self._weather.strikes("broker.ack_lost"):
             consumer.unacked.pop(message.number, None)
 
     def put_back(self, consumer: Consumer, message: Parked) -> None:

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 #: What every campaign of some length has to have met, or it has proved nothing about it.
 FAULTS = (
-    "api.outage", "broker.ack_lost", "broker.away", "broker.disorder", "broker.flush", "broker.late", "broker.lost",
-    "broker.redelivered", "broker.restart", "broker.slow", "broker.twice", "clock.back", "clock.forward", "clone",
-    "crash.agent", "crash.api", "crash.feeder", "crash.scheduler", "crash.zygote", "db.again", "db.crash", "db.error",
-    "db.lost_reply", "db.outage", "db.refused", "db.restart", "db.slow", "db.unavailable", "disk.full", "freeze.agent",
-    "freeze.host", "freeze.service", "hint.lost", "host.gone", "http.lost_answer", "http.lost_request", "http.slow",
-    "link.broken", "net.partition", "stop.scheduler",
+    "api.outage", "broker.ack_lost", "broker.away", "broker.cut", "broker.disorder", "broker.flush", "broker.late",
+    "broker.lost", "broker.redelivered", "broker.restart", "broker.slow", "broker.twice", "clock.back", "clock.forward",
+    "clock.stands", "clone", "crash.agent", "crash.api", "crash.feeder", "crash.scheduler", "crash.zygote", "db.again",
+    "db.crash", "db.crawls", "db.cut", "db.error", "db.lost_reply", "db.outage", "db.refused", "db.reset", "db.restart",
+    "db.slow", "db.unavailable", "disk.broken", "disk.full", "freeze.agent", "freeze.host", "freeze.service",
+    "hint.lost", "host.gone", "http.lost_answer", "http.lost_request", "http.slow", "link.broken", "net.partition",
+    "stop.agent", "stop.api", "stop.feeder", "stop.scheduler",
 )  # fmt: skip
 #: Those that a few dozen seeds meet.
 COMMON = (

@@ -48,9 +48,19 @@ class HostClock:
         self._boot = boot
         #: What somebody, or a broken NTP, has added to the true time.
         self.offset = timedelta(0)
+        self._stands_at: datetime | None = None
 
     def now(self) -> datetime:
-        return true_time(self._loop) + self.offset
+        return self._stands_at or true_time(self._loop) + self.offset
+
+    def stand(self) -> None:
+        """Show the same moment from here on."""
+        self._stands_at = self.now()
+
+    def go_on(self) -> None:
+        """Go on from where it stands."""
+        if self._stands_at is not None:
+            self.offset, self._stands_at = self._stands_at - true_time(self._loop), None
 
     def monotonic(self) -> float:
         return self._boot + self._loop.time()

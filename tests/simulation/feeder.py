@@ -6,6 +6,7 @@ The real one is threads around a broker's library; this one keeps the same promi
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation.agents import boot, connect, is_alive
@@ -16,6 +17,7 @@ from worker.settings import AgentSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from tests.simulation.agents import Home
     from tests.simulation.broker import Broker, Parked
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _POLL: Final = 2.0
 _PAUSE: Final = 0.05
+#: How long beyond its tasks' time an agent is waited for.
+_DRAIN_MARGIN: Final = 20.0
 
 
 class Feeder:
@@ -48,8 +52,12 @@ class Feeder:
         self._lost = asyncio.Event()
         #: What is with the agent, by attempt; copies of a message wait for the same end.
         self._runs: dict[str, list[Parked]] = {}
+        #: How long what runs may go on, once it was told to end.
+        self._grace: float | None = None
+        self._drained = asyncio.Event()
 
     async def run(self) -> None:
+        self._process.service = self
         self._process.spawn(self._keep(), name="keeper")
         self._broker.attach(self._consumer)
         while True:
@@ -59,12 +67,20 @@ class Feeder:
             except TimeoutError:
                 pass
             self._news.clear()
-            self._consumer.heard_at = self._process.loop.time()
-            while sum(map(len, self._runs.values())) < self._slots:
+            self._broker.hear(self._consumer)
+            while self._grace is None and sum(map(len, self._runs.values())) < self._slots:
                 message = self._broker.take(self._consumer)
                 if message is None:
                     break
                 self._enter(message)
+
+    async def stop(self, drain: timedelta) -> None:
+        """Take nothing more, and have the agent end: what runs gets *drain*, then is stopped and runs elsewhere."""
+        self._grace = drain.total_seconds()
+        self._send({"type": "drain", "grace": self._grace})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace + _DRAIN_MARGIN):
+                await self._drained.wait()
 
     def _enter(self, message: Parked) -> None:
         copies = self._runs.setdefault(message.attempt_id, [])
@@ -90,11 +106,17 @@ class Feeder:
             end = connect(self._home.path)
         except OSError:
             if not is_alive(self._home.path) and not self._is_booting():
-                self._agent = boot(self._home, self._settings)
+                self._start_agent()
             return False
         self._link = link = Link(self)
         await self._process.loop.create_unix_connection(lambda: link, sock=end)
         return True
+
+    def _start_agent(self) -> None:
+        if self._grace is not None:
+            self._drained.set()
+        else:
+            self._agent = boot(self._home, self._settings)
 
     _agent: SimProcess | None = None
 
@@ -143,6 +165,8 @@ class Feeder:
                 "slots": self._slots,
             }
         )
+        if self._grace is not None:
+            self._send({"type": "drain", "grace": self._grace})
         for copies in self._runs.values():
             self._launch(copies[0])
 

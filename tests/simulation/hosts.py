@@ -58,7 +58,7 @@ class SimProcess(Process):
         self.entropy = SimEntropy(self.dice)
         #: What forks for it, where it is an agent.
         self.zygote: SimZygote | None = None
-        #: What it serves, where it is a service that can be asked to stop.
+        #: What it serves, where it is a service or an agent that can be asked to stop.
         self.service: Any = None
 
 

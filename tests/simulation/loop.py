@@ -73,6 +73,7 @@ class Process:
         self.is_frozen = False
         #: It is killed right before this many further steps; None: it is not.
         self.fuse: int | None = None
+        self._burnt: Callable[[], object] = _nothing
         #: What happens right after its death, in the order of being added: the lock of its home falls, and so on.
         self.on_death: list[Callable[[], None]] = []
         self._held: deque[Handle] = deque()
@@ -100,6 +101,22 @@ class Process:
         self._held.clear()
         for act in self.on_death:
             act()
+
+    def light(self, steps: int, burnt: Callable[[], object]) -> None:
+        """Kill it after *steps* further ones; *burnt* is called if that is what it dies of."""
+        self.fuse = steps
+        self._burnt = burnt
+
+    def burn(self) -> bool:
+        """Return whether one more step is its death."""
+        if self.fuse is None:
+            return False
+        self.fuse -= 1
+        if self.fuse > 0:
+            return False
+        self._burnt()
+        self.kill()
+        return True
 
     def freeze(self) -> None:
         """Stop it as SIGSTOP does."""
@@ -342,9 +359,8 @@ def _may_step(process: Process, handle: Handle) -> bool:
     if process.is_frozen:
         process.hold(handle)
         return False
-    if process.fuse is not None:
-        process.fuse -= 1
-        if process.fuse <= 0:
-            process.kill()
-            return False
-    return True
+    return not process.burn()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -35,7 +35,7 @@ class SimMedium:
         self.broker = broker
 
     def probe(self) -> None:
-        if self.broker.is_away:
+        if self.broker.is_away(here()):
             raise Away("connection refused")
 
     def publish(self, parcels: Sequence[Parcel], has_time: Callable[[], bool]) -> Mapping[str, str]:
@@ -83,7 +83,7 @@ class SimCourier:
         if self._weather.strikes("broker.slow"):
             await asyncio.sleep(budget)
             # Nobody waits any more, and it may be done all the same.
-            if dice.random() < 0.5 and not self._medium.broker.is_away:
+            if dice.random() < 0.5 and not self._medium.broker.is_away(self._process):
                 work()
             self._note("it does not answer in time")
             raise Away("it does not answer in time")

@@ -47,6 +47,7 @@ class MemoryDatabase:
         self._loop = loop
         self._weather = weather
         self.data = Metastore()
+        self.restarts = 0
 
     def close(self) -> None:
         """Nothing is left behind."""
@@ -94,7 +95,8 @@ class MemoryDatabase:
         """Nothing is under way for longer than an instant."""
 
     def break_all(self) -> None:
-        """The same."""
+        """Restart: transactions take an instant here, and only answers can be on their way."""
+        self.restarts += 1
 
     def is_at_rest(self) -> bool:
         data = self.data

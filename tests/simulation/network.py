@@ -40,11 +40,11 @@ class Network:
         self.servers[process] = answer
         if len(self.outages[-1]) == 1:
             self.outages[-1].append(process.loop.time())
-        process.on_death.append(partial(self._leave, process))
+        process.on_death.append(partial(self.withdraw, process))
 
-    def _leave(self, process: SimProcess) -> None:
-        del self.servers[process]
-        if not self.servers:
+    def withdraw(self, process: SimProcess) -> None:
+        """Have *process* get no further requests; what it has got it may answer."""
+        if self.servers.pop(process, None) is not None and not self.servers:
             self.outages.append([process.loop.time()])
 
     async def ask(self, client: SimProcess, seconds: float, *question: Any) -> Any:

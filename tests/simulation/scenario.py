@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from tests.simulation import history, oracles
 from tests.simulation.chance import Chance
 from tests.simulation.checker import check
-from tests.simulation.faults import LAST, Nemesis, overlap, plan
+from tests.simulation.faults import LAST, overlap, plan
 from tests.simulation.loop import Runaway, SimLoop, Stuck
 from tests.simulation.memory import MemoryDatabase
+from tests.simulation.nemesis import Nemesis
 from tests.simulation.profile import draw
 from tests.simulation.seams import seams
 from tests.simulation.sql import SqlDatabase

@@ -96,6 +96,7 @@ class SqlDatabase:
         self.capacities: list[tuple[int, str, int | None]] = []
         self._known: dict[str, int | None] = {}
         self.statements = 0
+        self.restarts = 0
 
     def close(self) -> None:
         self.file.close()
@@ -261,6 +262,7 @@ class SqlDatabase:
 
     def break_all(self) -> None:
         """Restart: every connection breaks, and nothing that was committed is lost."""
+        self.restarts += 1
         for talk in list(self._open):
             self._abort(talk)
 

@@ -57,6 +57,9 @@ class Done:
 class Database(Protocol):
     """The server: what all processes share."""
 
+    #: How often it was restarted: what was on its way then is not answered.
+    restarts: int
+
     async def transact(self, process: Process, entropy: SimEntropy, command: Call) -> Done:
         """Run *command* in a transaction; raise Broken or InDoubt where the connection does not last."""
         ...
@@ -121,8 +124,10 @@ class Exchange:
     def tell(self, sender: Process, topics: Iterable[Topic]) -> None:
         """Tell all others, soon or never."""
         told = sorted(topics)
+        if self._weather.is_down(f"database:{sender.host}"):
+            return
         for process, hub in self._ears.items():
-            if process is sender:
+            if process is sender or self._weather.is_down(f"database:{process.host}"):
                 continue
             if self._weather.strikes("hint.lost"):
                 continue
@@ -183,13 +188,17 @@ class SimStore:
         if done.topics:
             self._hub.tell(sorted(done.topics))
             self._exchange.tell(self._process, done.topics)
+        restarts = self._database.restarts
         await self._wire()
+        if self._database.restarts != restarts:
+            self._weather.count("db.reset")
+            done = await self._find_out(done)
         return done.result
 
     async def _find_out(self, done: Done) -> Done:
         """Ask how a transaction ended whose COMMIT was not answered, while there is somebody to ask."""
         until = self._loop.time() + PATIENCE
-        while self._weather.is_down("database"):
+        while self._is_away():
             if self._loop.time() > until:
                 raise Unavailable("It is not known how a transaction ended.")
             await asyncio.sleep(0.5)
@@ -206,11 +215,15 @@ class SimStore:
         await self._wire()
         return result
 
+    def _is_away(self) -> bool:
+        """Whether there is no database, or no way to it from here."""
+        return self._weather.is_down("database") or self._weather.is_down(f"database:{self._process.host}")
+
     async def _refused(self) -> None:
         """Take the time to notice that there is no database, if there is none."""
-        if self._weather.is_down("database"):
+        if self._is_away():
             await asyncio.sleep(0.01 + 0.2 * self._dice.random())
-            self._weather.count("db.refused")
+            self._weather.count("db.refused" if self._weather.is_down("database") else "db.cut")
             raise Broken("connection refused")
 
     async def _wire(self) -> None:
@@ -220,6 +233,8 @@ class SimStore:
         """
         await self._refused()
         slow = 2.0 if self._weather.strikes("db.slow") else 0.004
+        if self._weather.strikes("db.crawls"):
+            slow = 15.0
         await asyncio.sleep(slow * self._dice.random())
 
     async def _repeatedly(self, once: Callable[[], Any]) -> Any:
