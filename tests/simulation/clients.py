@@ -41,6 +41,8 @@ class Client:
         self._last: tuple[str, str] | None = None
         self._keys = 0
         self._paused: set[str] = set()
+        #: The first accepted request of each kind, with its key.
+        self._first: dict[str, tuple[dict[str, Any], str]] = {}
 
     async def run(self, until: float) -> None:
         """Make requests until the time *until*."""
@@ -58,9 +60,11 @@ class Client:
             requests -= 1
 
     async def settle(self) -> None:
-        """Unpause what is paused, so that everything accepted can end."""
+        """Unpause what is paused, so that everything accepted can end; then repeat what was answered long ago."""
         for dag_id in sorted(self._paused):
             await self._ask("patch", {"dag_id": dag_id, "paused": False}, key=self._new_key())
+        for op, (body, key) in list(self._first.items()):
+            await self._ask(op, body, key=key)
 
     async def _one(self) -> None:
         op = self._dice.choice(self._profile.ops)
@@ -123,6 +127,8 @@ class Client:
         for _ in range(_MOST_TRIES):
             status, answer = await self._ask_once(op, body, key)
             if status is not None and status < 500:
+                if status < 300 and key is not None and op != "read":
+                    self._first.setdefault(op, (body, key))
                 return answer if status < 300 else None
             if key is None and op != "read":
                 return None
@@ -147,7 +153,7 @@ class Client:
             "dag_id": body["dag_id"],
             "run_id": body.get("run_id"),
             "key": key,
-            "body": {name: value for name, value in body.items() if name not in ("dag_id", "run_id", "document")},
+            "body": {name: value for name, value in body.items() if name not in ("dag_id", "run_id")},
             "t0": round(sent_at, 6),
             "t1": None if status is None else round(loop.time(), 6),
             "status": status,

@@ -6,8 +6,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from dag.outcomes import MAX_LOSSES
-
 if TYPE_CHECKING:
     from tests.simulation.hosts import Site
     from tests.simulation.store import Dump
@@ -21,7 +19,6 @@ def compose(dump: Dump, site: Site, *, overlap: float, grace: float, is_at_rest:
         "type": "setup",
         "order": "commit",
         "default_executor": "local",
-        "max_losses": MAX_LOSSES,
         "clients": True,
         "overlap": overlap,
         "grace": grace,

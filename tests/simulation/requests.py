@@ -58,7 +58,9 @@ class Requests:
             put = within(
                 tx, put_dag, spec=spec, document=body["document"], content_hash=digest, actor=f"key:{client}"
             )  # fmt: skip
-            return _answer(201 if put.created else 200, {"version": put.version, "changed": put.changed})
+            return _answer(
+                201 if put.created else 200, {"version": put.version, "created": put.created, "changed": put.changed}
+            )
 
         return effect
 
@@ -112,7 +114,10 @@ class Requests:
                 dry_run=body.get("dry_run", False),
                 actor=f"key:{client}",
             )
-            return _answer(200, {"items": [task.task_id for task in tasks]})
+            touched = [
+                {"task_id": task.task_id, "map_index": task.map_index, "try_number": task.try_number} for task in tasks
+            ]
+            return _answer(200, {"items": touched})
 
         return effect
 

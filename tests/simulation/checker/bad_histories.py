@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation.checker import tales
+from tests.simulation.checker.bad_answers import ANSWERS
 from tests.simulation.checker.mutations import (
     add,
     after,
@@ -208,7 +209,7 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         lambda line: None if line.get("run_id") == "r2" else line)),
     ("I-9", "an accepted run is gone from the store", tales.diamond, drop(type="run", run_id="r2")),
     ("I-9", "an answered cancel had no effect", tales.single, put(client("cancel", 202, {"run_id": "r"}))),
-    ("I-9", "an answered clear had no effect", tales.single, put(client("clear", 200, {"items": [{}]}))),
+    ("I-9", "an answered clear had no effect", tales.single, put(client("clear", 200, {"items": [{"task_id": "a"}]}))),
     ("I-9", "an accepted run is not found", tales.single, put(client("read", 404, None))),
     ("I-9", "an ended run is read as running again", reread, change(
         {"answer": {"run_id": "r", "state": "running"}}, op="read", nth=-1)),
@@ -264,8 +265,10 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         before(type="rest"), {"type": "run", "dag_id": "d", "run_id": "ghost", "state": "success"})),
     ("I-20", "tried again beyond the budget", _S(tales.retried), says(retries=1)),
     ("I-20", "given up with budget left", _S(tales.exhausted), says(retries=2)),
-    ("I-20", "more losses than an instance survives", tales.lost, change({"max_losses": 2}, type="setup")),
-    ("I-20", "given up after a loss that it survives", tales.given_up, change({"max_losses": 3}, type="setup")),
+    ("I-20", "more losses than an instance survives", tales.drained_often, every(
+        lambda line: line | {"reason": "lost"} if line.get("reason") == "drained" else line)),
+    ("I-20", "given up after a loss that it survives", tales.given_up, change(
+        {"reason": "drained"}, kind="task.scheduled", nth=1)),
     ("I-20", "a failure is charged to the losses", tales.retried, change(
         {"failures": 1, "losses": 1}, type="instance")),
     ("I-21", "queued after a cancel", _S(tales.cancelled), both(cut(after(kind="run.cancelling"), end,
@@ -276,7 +279,7 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         event("r", "e", "scheduled", "pending", 0)), put(client("cancel", 202, {"run_id": "r"})))),
     ("I-21", "cleared while it is being cancelled", _S(tales.cancelled), both(
         cut(before(kind="task.cancelled", nth=-1)),
-        put(event("r", "c", "pending", "cancelled", 0, **_CLEAR), client("clear", 200, {"items": [{}]})))),
+        put(event("r", "c", "pending", "cancelled", 0, **_CLEAR), client("clear", 200, {"items": ["c"]})))),
     ("I-21", "user code goes on after the grace", cancel_late, change({"grace": 1}, type="setup")),
     ("I-21", "the same, where it might only without contact", lambda: cancel_late(on_lost_contact="continue"),
         change({"grace": 1}, type="setup")),
@@ -294,7 +297,7 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
     ("STEP", "an attempt never starts that has", tales.drained, change(
         {"data": {"attempt": "never_start"}}, kind="task.scheduled", nth=1)),
     ("STEP", "an instance that waits is cleared", _S(tales.unfinished), put(
-        event("r", "d", "pending", "pending", 0, **_CLEAR), client("clear", 200, {"items": [{}]}))),
+        event("r", "d", "pending", "pending", 0, **_CLEAR), client("clear", 200, {"items": ["d"]}))),
     ("L-1", "an accepted run waits for ever", tales.held, change({"held": []}, type="rest")),
     ("L-1", "a retry is never scheduled", _S(tales.retried), cut(
         before(kind="task.scheduled", nth=2), before(type="rest"))),
@@ -303,4 +306,7 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         before(kind="task.cancelled", task_id="a"), before(type="rest"))),
     ("L-6", "a process is left behind", tales.single, add(
         before(type="rest"), {"type": "left", "what": "process 4711"})),
+    ("L-6", "a folder is left behind, told after the rest", tales.single, put(
+        {"type": "left", "what": "folder /run/x/attempts/r.a.1"})),
+    *ANSWERS,
 )  # fmt: skip

@@ -9,15 +9,17 @@ from tests.simulation.checker.history import instant
 
 if TYPE_CHECKING:
     from tests.simulation.checker.document import Task
-    from tests.simulation.checker.history import Setup
     from tests.simulation.checker.story import Instance
     from tests.simulation.checker.violations import Line, Report
 
+#: How many losses of infrastructure an instance survives: "the budget for losses, three of a task"
+#: (docs/guides/workers.md).  No document names another.
+MAX_LOSSES: Final = 3
 #: Durations are counted in fractions on one side and in microseconds on the other.
 _ROUNDING: Final = timedelta(milliseconds=1)
 
 
-def check_budget(report: Report, setup: Setup, task: Task | None, instance: Instance, line: Line) -> None:
+def check_budget(report: Report, task: Task | None, instance: Instance, line: Line) -> None:
     """Charge the end of an attempt to its budget, and look at what was made of it."""
     to, reason = line["to_state"], line.get("reason")
     again = to in ("up_for_retry", "scheduled")
@@ -25,7 +27,7 @@ def check_budget(report: Report, setup: Setup, task: Task | None, instance: Inst
         return
     if reason == "lost":
         instance.losses += 1
-        used, most, what = instance.losses, setup.max_losses, "losses"
+        used, most, what = instance.losses, MAX_LOSSES, "losses"
     else:
         instance.failures += 1
         if task is None:

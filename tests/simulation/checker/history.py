@@ -42,7 +42,6 @@ class Setup:
     """What holds for the whole history."""
 
     order: str = "commit"
-    max_losses: int = 3
     clients: bool = True
     overlap: float = 0.0
     grace: float = 10.0
@@ -64,6 +63,8 @@ class History:
     #: ``event`` and ``limit`` lines.
     log: list[Line] = field(default_factory=list)
     documents: dict[tuple[str, int], Document] = field(default_factory=dict)
+    #: The same, as they are stored.
+    texts: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     journal: list[Line] = field(default_factory=list)
     calls: list[Line] = field(default_factory=list)
     runs: list[Line] = field(default_factory=list)
@@ -108,11 +109,12 @@ def read(lines: Iterable[Line]) -> History:
             raise NotAHistory(f"Line {number}: a line of type {kind!r} has {', '.join(missing)}. FORMAT.md lists them.")
         by_type["log" if kind in ("event", "limit") else kind].append(line)
     for line in by_type["setup"]:
-        for name in ("order", "max_losses", "clients", "overlap", "grace", "limits"):
+        for name in ("order", "clients", "overlap", "grace", "limits"):
             if name in line:
                 setattr(history.setup, name, line[name])
     for line in by_type["dag"]:
         history.documents[line["dag_id"], line["version"]] = Document.read(line["document"])
+        history.texts[line["dag_id"], line["version"]] = line["document"]
     history.log = by_type["log"]
     history.journal, history.calls = by_type["task"], by_type["call"]
     history.runs, history.instances = by_type["run"], by_type["instance"]

@@ -10,7 +10,6 @@ from tests.simulation.checker.story import Attempt
 
 if TYPE_CHECKING:
     from tests.simulation.checker.capacity import Capacity
-    from tests.simulation.checker.history import Setup
     from tests.simulation.checker.story import Instance, Run
     from tests.simulation.checker.violations import Line, Report
 
@@ -21,9 +20,8 @@ _SETTLED = {"skip": "skipped", "upstream_failed": "upstream_failed"}
 class Instances:
     """Follows every instance of every run."""
 
-    def __init__(self, setup: Setup, capacity: Capacity, report: Report) -> None:
+    def __init__(self, capacity: Capacity, report: Report) -> None:
         self.attempts: dict[str, Attempt] = {}
-        self._setup = setup
         self._capacity = capacity
         self._report = report
 
@@ -65,9 +63,7 @@ class Instances:
             self._fence(instance, line)
         run.reopened = run.reopened or run.final
         instance.failures = instance.losses = 0
-        instance.clears += 1
         run.clears.append(line)
-        run.most_clears = max(run.most_clears, instance.clears)
 
     def _queue(self, run: Run, instance: Instance, at: int, line: Line) -> None:
         attempt_id, fence = line.get("attempt_id") or "", line.get("try_number") or 0
@@ -121,7 +117,7 @@ class Instances:
             return
         if known:
             self._attempt_step(attempt, line)
-            check_budget(self._report, self._setup, run.task(line["task_id"]), instance, line)
+            check_budget(self._report, run.task(line["task_id"]), instance, line)
         attempt.ended, attempt.ended_at = line, at
         self._free(run, attempt)
 

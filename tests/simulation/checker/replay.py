@@ -26,7 +26,7 @@ class Replay:
         self._report = report
         self._versions = history.versions()
         self._not_before = _not_before(history)
-        self._instances = Instances(history.setup, self.capacity, report)
+        self._instances = Instances(self.capacity, report)
 
     @property
     def attempts(self) -> dict[str, Attempt]:
@@ -98,6 +98,8 @@ class Replay:
         self._limits(run, to, line)
         if to == "queued":
             run.stop, run.reopened = None, False
+            if run.final and line["actor"].startswith("key:"):
+                run.reopenings.append(line)
         elif to == "running":
             self._never_early(run, line)
         elif to == "cancelling":

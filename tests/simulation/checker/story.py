@@ -48,7 +48,6 @@ class Instance:
     attempt: Attempt | None = None
     failures: int = 0
     losses: int = 0
-    clears: int = 0
     #: Its log was wrong, so that its next event says where it stands.
     doubted: bool = False
     #: Its last event.
@@ -84,8 +83,8 @@ class Run:
     #: What stopped it, and what of it was cleared.
     cancels: list[Line] = field(default_factory=list)
     clears: list[Line] = field(default_factory=list)
-    #: How often the instance was cleared that was cleared most.
-    most_clears: int = 0
+    #: How a key opened it again after its end.
+    reopenings: list[Line] = field(default_factory=list)
     #: Every state it had, with the row.
     states: list[tuple[str, Line]] = field(default_factory=list)
     row: Line | None = None

@@ -38,6 +38,23 @@ class Tale:
         self._add(type="event", kind="dag.put", dag_id=dag_id, actor="key:test", data={"version": version})
         return self
 
+    def put(self, tasks: dict[str, Any], *, version: int = 1, key: str | None = None, **fields: Any) -> Tale:
+        """Accept a document, asked for and answered."""
+        self.dag(tasks, version=version, **fields)
+        body, answer = {"document": self.lines[-2]["document"]}, {"version": version, "changed": True}
+        return self.call("put", None, 201 if version == 1 else 200, key=key, body=body, answer=answer)
+
+    def patch(self, *, key: str | None = None, **body: Any) -> Tale:
+        """Accept a change of what is not in the document, which is another value than before."""
+        for name, value in body.items():
+            kind = "tagged" if name == "tags" else "paused" if value else "unpaused"
+            data = {"tags": value} if name == "tags" else None
+            self.of_dag(kind, data=data)
+        return self.call("patch", None, 200, key=key, body=body, answer=body)
+
+    def of_dag(self, kind: str, **more: Any) -> Tale:
+        return self._add(type="event", kind=f"dag.{kind}", dag_id="d", **{"actor": "key:test", **more})
+
     def call(self, op: str, run: str | None = None, status: int | None = 200, **more: Any) -> Tale:
         answer = more.pop("answer", {"run_id": run, "version": 1} if status and status < 300 else None)
         line = {"type": "call", "client": "c", "op": op, "dag_id": "d", "run_id": run, "status": status}

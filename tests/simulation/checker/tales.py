@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tests.simulation.checker import tales_of_answers
 from tests.simulation.checker.tale import Tale
+from tests.simulation.checker.tales_of_answers import TOUCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +61,7 @@ def exhausted() -> Tale:
 
 def lost() -> Tale:
     """Three losses, which cost no retry: at once, and then after pauses."""
-    tale = Tale(max_losses=3).dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a")
+    tale = Tale().dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a")
     tale.bad("r", "a", "scheduled", "lose", reason="lost")
     for _ in range(2):
         tale.bad("r", "a", "up_for_retry", "lose", reason="lost").ready("r", "a")
@@ -67,7 +69,11 @@ def lost() -> Tale:
 
 
 def given_up() -> Tale:
-    tale = Tale(max_losses=0).dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a")
+    """The fourth loss is one too many."""
+    tale = Tale().dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a")
+    tale.bad("r", "a", "scheduled", "lose", reason="lost")
+    for _ in range(2):
+        tale.bad("r", "a", "up_for_retry", "lose", reason="lost").ready("r", "a")
     return tale.bad("r", "a", "failed", "lose", reason="lost").run("r", "failed").end()
 
 
@@ -78,8 +84,16 @@ def never_started() -> Tale:
 
 
 def drained() -> Tale:
-    tale = Tale(max_losses=0).dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a")
+    tale = Tale().dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a")
     return tale.bad("r", "a", "scheduled", "lose", reason="drained").good("r", "a").run("r", "success").end()
+
+
+def drained_often() -> Tale:
+    """More often than it could be lost: it costs nothing."""
+    tale = Tale().dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a")
+    for _ in range(4):
+        tale.bad("r", "a", "scheduled", "lose", reason="drained")
+    return tale.good("r", "a").run("r", "success").end()
 
 
 def rejected() -> Tale:
@@ -118,7 +132,9 @@ def cleared() -> Tale:
     tale.task("r", "c", "upstream_failed", reason="trigger_rule").run("r", "failed")
     for task in ("b", "c"):
         tale.task("r", task, "pending", actor=_KEY, reason="clear")
-    tale.run("r", "queued", actor=_KEY).call("clear", "r", 200, answer={"items": [{}, {}]}, body={})
+    tale.run("r", "queued", actor=_KEY).call(
+        "clear", "r", 200, answer={"items": [{"task_id": "b"}, {"task_id": "c"}]}, body={}
+    )
     return tale.run("r", "running").good("r", "b", "c").run("r", "success").end()
 
 
@@ -127,7 +143,7 @@ def cleared_and_cancelled() -> Tale:
     tale = single()
     tale.lines = [line for line in tale.lines if line["type"] not in ("run", "instance", "used", "rest")]
     tale.task("r", "a", "pending", actor=_KEY, reason="clear").run("r", "queued", actor=_KEY)
-    tale.call("clear", "r", 200, answer={"items": [{}]})
+    tale.call("clear", "r", 200, answer={"items": [TOUCHED]})
     tale.run("r", "cancelled", actor=_KEY, reason="user").task("r", "a", "cancelled", actor=_KEY, reason="user")
     return tale.call("cancel", "r", 202).end()
 
@@ -302,9 +318,16 @@ def taken() -> Tale:
 def deleted() -> Tale:
     """A DAG is deleted with its runs and their events."""
     tale = Tale().dag({"a": {}}).call("trigger", None, 201, answer={"run_id": "r", "version": 1})
-    tale.call("delete", None, 204, answer=None)
+    tale.of_dag("deleted").call("delete", None, 204, answer=None)
     tale.lines.append({"type": "task", "what": "start", "attempt_id": "r.a.1", "dag_id": "d", "run_id": "r",
                        "task_id": "a", "fence": 1})  # fmt: skip
+    return tale
+
+
+def abandoned() -> Tale:
+    """What is left behind is not judged before there was rest."""
+    tale = unfinished()
+    tale.lines.append({"type": "left", "what": "process 4711"})
     return tale
 
 
@@ -326,5 +349,6 @@ GOOD: Final[dict[str, Callable[[], Tale]]] = {
         cancelled_unstarted, cancelled_too_late, cleared, cleared_and_cancelled, failed_fast, timed_out,
         allowed_to_fail, skipping, hasty, empty, repeated, unanswered, read_back, lowered, lowered_slots, superseded,
         going_on, going_on_after_a_cancel, big, unfinished, held, delayed, taken, answered_again, deleted, by_the_api,
+        drained_often, abandoned, *tales_of_answers.ALL,
     )
 }  # fmt: skip

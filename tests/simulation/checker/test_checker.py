@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dag.outcomes import MAX_LOSSES
 from dag.states import ATTEMPT_STEPS, RUN_STEPS, TASK_STEPS, AttemptState
 from dag.trigger_rules import Counts, TriggerRule, judge
-from tests.simulation.checker import check, steps, trigger_rules
+from tests.simulation.checker import budgets, check, steps, trigger_rules
 from tests.simulation.checker.bad_histories import BAD
 from tests.simulation.checker.history import NotAHistory
 from tests.simulation.checker.tale import numbered
@@ -78,6 +79,10 @@ def test_two_implementations_of_a_trigger_rule_agree(rule: TriggerRule) -> None:
         for upstreams in itertools.combinations_with_replacement(OUTCOMES, many):
             counts = Counts(**{state: upstreams.count(state) for state in OUTCOMES if state})
             assert trigger_rules.verdict(rule, upstreams) == judge(rule, many, counts), upstreams
+
+
+def test_two_budgets_for_losses_agree() -> None:
+    assert budgets.MAX_LOSSES == MAX_LOSSES
 
 
 def test_two_tables_of_steps_agree() -> None:
