@@ -156,7 +156,7 @@ class Placements:
         """Tell supervisors how long they may go on, counted from before the renewal was asked for."""
         ttl = None
         if self._leased:
-            ttl = self._settings.lease - timedelta(seconds=self._clock.monotonic() - asked_at)
+            ttl = self._settings.told_lease - timedelta(seconds=self._clock.monotonic() - asked_at)
         for executor in self._executors.values():
             executor.renew(ttl)
 
@@ -175,7 +175,7 @@ class Placements:
             for agent_id in await self._store.write(expired_agents, self._settings.lease):
                 await self._give_up(agent_id)
             next_expiry = await self._store.read(work.next_expiry)
-        soon = sleep_for(self._clock.now(), next_expiry, self._settings.beat)
+        soon = sleep_for(self._clock.now(), next_expiry, self._settings.renewal)
         await asyncio.sleep(max(soon, _SHORTEST_BEAT))
 
     async def _give_up(self, agent_id: str) -> None:

@@ -18,9 +18,19 @@ class SchedulerSettings:
     safety_poll: timedelta = timedelta(seconds=20)
     #: How long an agent's attempts stay its own without a renewal (Postgres).
     lease: timedelta = timedelta(seconds=90)
-    #: How often the lease is renewed.
+    #: How often the lease is renewed, at least.
     beat: timedelta = timedelta(seconds=15)
     #: How long answers under idempotency keys are kept.
     keep_answers: timedelta = timedelta(days=7)
     #: How long a worker that is gone can still be looked at.
     keep_workers: timedelta = timedelta(days=1)
+
+    @property
+    def told_lease(self) -> timedelta:
+        """How long an agent lets its tasks live that hears nothing: they are dead by the time others may have them."""
+        return self.lease - max(timedelta(seconds=1), self.lease / 10)
+
+    @property
+    def renewal(self) -> timedelta:
+        """How long it is from one renewal to the next: several of them fit into a lease."""
+        return min(self.beat, self.told_lease / 4)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
+
+import pytest
 
 from executors.base import Health, HealthStatus
 from scheduler.handover import Handover
@@ -11,8 +14,6 @@ from scheduler.placements import Placements
 from scheduler.settings import SchedulerSettings
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from executors.base import Context, Door, Executor
     from metastore.store import Store
     from tests.world import FakeClock, SeededEntropy
@@ -51,6 +52,15 @@ class Listening:
     async def finish(self, *_: Any, **__: Any) -> list[Any]:
         self._heard.append("asked for more")
         return []
+
+
+@pytest.mark.parametrize("seconds", [5, 15, 90])
+async def test_an_agent_is_renewed_several_times_a_lease_however_short_that_is(seconds: int) -> None:
+    """A fixed pause gave up whatever ran longer than a lease that was set to less."""
+    lease = timedelta(seconds=seconds)
+    settings = SchedulerSettings(lease=lease)
+    assert timedelta(seconds=1) <= settings.renewal <= min(settings.beat, lease / 4)
+    assert settings.renewal * 3 < settings.told_lease < lease
 
 
 async def test_nothing_is_given_to_an_agent_before_it_has_its_lease(
