@@ -1,4 +1,4 @@
-"""``kill -9`` of service and agent under load, again and again: nothing accepted is lost, nothing starts twice.
+"""``kill -9`` of service, agent and zygote under load, and pauses: nothing accepted is lost, nothing starts twice.
 
 python -m bench.crash --database both
 """
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Long enough for some hundred accepted triggers a cycle on a quiet machine.
 _LONGEST_LIFE: Final = 3.0
+#: In seconds; what stands still does so for longer.
+_LEASE: Final = 15
+_PAUSE: Final = _LEASE + 5.0
 
 
 def measure(options: Options) -> Sequence[Report]:
@@ -38,8 +41,9 @@ def measure(options: Options) -> Sequence[Report]:
                 machine.neighbours(report, watch)
             report.note(
                 f"{options.cycles} cycles a repeat; 3 clients trigger diamonds and single tasks, repeat what was not "
-                "answered with the same Idempotency-Key, cancel one run in ten and clear half of these; the history "
-                "checker judges the event log, the tasks' journal and the clients' log",
+                "answered with the same Idempotency-Key, cancel one run in ten and clear half of these; what is paused "
+                f"stands still (SIGSTOP) for {_PAUSE:g} s, the lease is {_LEASE} s; the history checker judges the "
+                "event log, the tasks' journal and the clients' log",
                 "`other processes` here includes the service itself",
             )
             reports.append(report)
@@ -48,7 +52,7 @@ def measure(options: Options) -> Sequence[Report]:
 
 def _loop(report: Report, servers: Servers, database: str, cycles: int, seed: int) -> None:
     home, port = servers.home(), free_port()
-    made = Service(home, servers.database(database))
+    made = Service(home, {**servers.database(database), "RUNYARD_WORKER_LEASE": str(_LEASE)})
     try:
         made.start("--port", str(port))
         result = crash_loop(
@@ -59,12 +63,17 @@ def _loop(report: Report, servers: Servers, database: str, cycles: int, seed: in
             port=port,
             longest_life=_LONGEST_LIFE,
             restart_database=servers.postgres.restart if database == "postgres" else None,
+            pause=_PAUSE,
         )
     finally:
         made.end()
     total = result.report.total
     report.add("kills of the service", "", result.kills["service"], Goal(20, "at least"))
     report.add("kills of the agent", "", result.kills["agent"])
+    report.add("kills of the zygote", "", result.kills["zygote"])
+    report.add("pauses of the service", "", result.kills["pause of the service"])
+    report.add("pauses of the agent", "", result.kills["pause of the agent"])
+    report.add("pauses that lasted beyond the lease", "", result.pauses.total())
     report.add("restarts of the database (immediate)", "", result.kills["database"])
     report.add("runs accepted", "", result.accepted)
     report.add("requests repeated", "", result.unanswered)

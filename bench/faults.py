@@ -1,8 +1,9 @@
-"""What faults cost and do not cost, on a real installation: API, two schedulers, workers, Postgres, Redis.
+"""What faults cost and do not cost, on a real installation: API, schedulers, Postgres, workers and Redis.
 
 python -m bench.faults rescue     a host dies: how long until its tasks run elsewhere
 python -m bench.faults pauses     hosts, database and network stand still at random: nothing is rescued that lives
 python -m bench.faults kills      everything is killed, again and again, under load: nothing lost, nothing started twice
+                                  (--schedulers 3: more of them; --executors local: agents of theirs, and no broker)
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from bench.blows import Blows
 from bench.figures import Goal, Report, percentile, show
 from bench.postgres import postgres
 from bench.processes import children
@@ -28,6 +29,7 @@ from tests.brokers import RedisServer
 from tests.system import crash
 from tests.system.fleet import Fleet
 from tests.system.history import ClientLog, collect, judge
+from tests.system.hosts import Pauses
 from tests.system.service import wait_for
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 LEASE = 15
 _PAUSE = 10.0
+#: How much longer than the lease something stands still in the loop of kills.
+_BEYOND = 5.0
 #: Of the loop of kills.
 _WORKERS = 3
 #: Beside other benchmarks: long enough to see a lease run out and a pause survive it.
@@ -48,11 +52,11 @@ _JOURNAL = 'echo "$RUNYARD_ATTEMPT_ID $RUNYARD_TASK_ID $RUNYARD_FENCE $(date +%s
 class Installation:
     """A fleet with its servers, and a client."""
 
-    def __init__(self, folder: Path, server: Postgres, redis: RedisServer, stack: ExitStack, **how: Any) -> None:
+    def __init__(self, folder: Path, server: Postgres, redis: RedisServer | None, stack: ExitStack, **how: Any) -> None:
         self.folder = folder
         self.server = server
         self.redis = redis
-        self.fleet = Fleet(folder, database_url=server.create(), broker_url=redis.url, **how)
+        self.fleet = Fleet(folder, database_url=server.create(), broker_url=redis.url if redis else None, **how)
         stack.callback(self.fleet.end)
         self.fleet.start()
         self.client = httpx.Client(
@@ -80,12 +84,12 @@ class Installation:
 
 
 @contextmanager
-def installation(**how: Any) -> Iterator[Installation]:
-    """Run everything in a folder that is gone afterwards."""
+def installation(*, executor: str = "dramatiq", **how: Any) -> Iterator[Installation]:
+    """Run everything in a folder that is gone afterwards; a broker only where the *executor* has one."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runyard-faults-")))
         server = stack.enter_context(postgres(folder))
-        redis = stack.enter_context(RedisServer(folder / "redis"))
+        redis = None if executor == "local" else stack.enter_context(RedisServer(folder / "redis"))
         yield Installation(folder, server, redis, stack, **how)
 
 
@@ -166,9 +170,9 @@ def _stand_still(made: Installation, kind: str, chance: random.Random) -> None:
         made.fleet.wire.heal()
     elif kind == "worker":
         part = chance.choice(made.fleet.workers)
-        part.pause()
-        time.sleep(_PAUSE)
-        part.pause(on=False)
+        with Pauses(_PAUSE) as pauses:
+            pauses.begin(part.name, kind, part.host)
+            pauses.wait()
     else:
         pids = _postgres_of(made.folder)
         _signal(pids, signal.SIGSTOP)
@@ -187,12 +191,12 @@ def _signal(pids: list[int], sent: signal.Signals) -> None:
             os.kill(pid, sent)
 
 
-def kills(cycles: int) -> Report:
-    """Kill what there is, one after the other, under load; judge from the clients' log and the tasks' journal."""
-    report = Report("kills of everything", "postgres")
-    chance = random.Random(2)  # noqa: S311  # as above
-    killed: Counter[str] = Counter()
-    with installation(lease=LEASE, workers=_WORKERS, slots=4) as made:
+def kills(cycles: int, *, executor: str = "dramatiq", schedulers: int = 2, seed: int = 2) -> Report:
+    """Strike what there is, one after the other, under load; judge from the clients' log and the tasks' journal."""
+    report = Report(f"kills of everything, {executor}, {schedulers} schedulers", "postgres")
+    chance = random.Random(seed)  # noqa: S311  # as above
+    how: dict[str, Any] = {"executor": executor, "schedulers": schedulers, "workers": _WORKERS, "lease": LEASE}
+    with installation(**how) as made, Pauses(LEASE + _BEYOND) as pauses:
         journal = made.folder / "journal"
         log = ClientLog()
         crash.define(made.fleet, log, journal)
@@ -200,68 +204,58 @@ def kills(cycles: int) -> Report:
         clients += [crash.Client(made.fleet, f"client{n}", "single", log, 0.1) for n in (1, 2)]
         for client in clients:
             client.start()
+        blows = Blows(made, chance, pauses)
         began = time.monotonic()
         for _ in range(cycles):
             time.sleep(chance.uniform(0.2, 1.5))
-            killed[_kill(made, chance)] += 1
+            blows.strike()
+        pauses.wait()
         took = time.monotonic() - began
-        made.fleet.go_on()
         for client in clients:
             client.over.set()
         for client in clients:
             client.join(120)
         crash.come_to_rest(made.fleet)
-        # The checker takes what the limits are at the end: all workers count.
-        wait_for(lambda: sum(one["state"] == "live" for one in made.ask("GET", "/workers")["items"]) == _WORKERS, 60)
+        # The checker takes what the limits are at the end: all that run tasks count.
+        wait_for(lambda: _serving(made) == len(made.fleet.hosts), 60)
         ended = [words for part in made.fleet.parts.values() if (words := part.last_words()) is not None]
-        found = judge(collect(made.fleet, log, journal), Path("kills.jsonl").absolute())
+        history = collect(made.fleet, log, journal)
+        found = judge(history, Path("kills.jsonl").absolute())
     wrong = [each for client in clients for each in client.wrong] + [str(one) for one in found.violations]
-    report.add("kills", "", sum(killed.values()))
+    report.add("schedulers", "", schedulers)
+    report.add("blows", "", blows.struck.total())
+    report.add("pauses that lasted beyond the lease", "", pauses.lasted.total())
     report.add("accepted runs", "", log.accepted())
     report.add("starts of user code", "", found.counts["journal starts"])
+    report.add("attempts lost in the middle", "", sum(line.get("reason") == "lost" for line in history))
     report.add("services that ended by themselves", "", len(ended), Goal(0))
     report.add("violations of any invariant, and wrong answers", "", len(wrong), Goal(0))
     report.note(
-        f"{dict(killed)} in {took:.0f} s; lease {LEASE} s; judged by tests.simulation.checker", *ended, *wrong[:5]
+        f"kills by kind: {dict(sorted(blows.struck.items()))} in {took:.0f} s",
+        f"pauses are of {LEASE + _BEYOND:g} s, the lease is {LEASE} s; a kill cut short: {dict(pauses.cut) or 'none'}",
+        f"executor {executor}, {schedulers} schedulers, seed {seed}; judged by tests.simulation.checker",
+        *ended,
+        *wrong[:5],
     )
     return report
 
 
-def _kill(made: Installation, chance: random.Random) -> str:
-    kind = chance.choices(
-        ["api", "scheduler", "worker", "agent", "host", "redis", "flush", "database", "pause"],
-        weights=[3, 3, 3, 3, 2, 2, 1, 1, 1],
-    )[0]
-    fleet = made.fleet
-    if kind in ("api", "scheduler"):
-        part = chance.choice([part for name, part in fleet.parts.items() if name.startswith(kind)])
-        part.kill()
-        time.sleep(chance.uniform(0, 0.5))
-        part.start()
-    elif kind in ("worker", "host"):
-        part = chance.choice(fleet.workers)
-        part.kill() if kind == "worker" else part.die()
-        time.sleep(chance.uniform(0, 0.5))
-        part.spawn()
-    elif kind == "agent":
-        chance.choice(fleet.workers).kill_agent()
-    elif kind == "redis":
-        made.redis.kill()  # in memory: all messages are gone
-        time.sleep(chance.uniform(0, 1))
-        made.redis.start()
-    elif kind == "database":
-        made.server.restart()
-    elif kind == "pause":  # beyond its lease, while the others go on being killed
-        chance.choice(fleet.workers).pause()
-        Timer(LEASE + 5, fleet.go_on).start()
-    else:
-        made.redis.flushall()
-    return kind
+def _serving(made: Installation) -> int:
+    """Return how many of those that run tasks say that they do."""
+    if made.redis is not None:
+        return sum(one["state"] == "live" for one in made.ask("GET", "/workers")["items"])
+    (local,) = [one for one in made.ask("GET", "/executors")["items"] if one["name"] == "local"]
+    return sum(place["status"] == "ok" for place in local["places"])
 
 
 def measure(options: Options) -> Sequence[Report]:
-    """Run the three in a short form; the commands above have the long ones."""
-    return [rescue(_SHORT_ROUNDS), pauses(_SHORT_LEASE, _SHORT_TASKS), kills(options.cycles)]
+    """Run them in a short form; the commands above have the long ones."""
+    return [
+        rescue(_SHORT_ROUNDS),
+        pauses(_SHORT_LEASE, _SHORT_TASKS),
+        kills(options.cycles),
+        kills(options.cycles, executor="local", schedulers=3),
+    ]
 
 
 def main() -> None:
@@ -272,6 +266,9 @@ def main() -> None:
     parser.add_argument("--lease", type=int, default=90, help="pauses: seconds")
     parser.add_argument("--tasks", type=int, default=1000, help="pauses: how many run")
     parser.add_argument("--cycles", type=int, default=200, help="kills: how many")
+    parser.add_argument("--schedulers", type=int, default=2, help="kills: how many there are")
+    parser.add_argument("--executors", choices=["dramatiq", "local"], default="dramatiq", help="kills: who runs tasks")
+    parser.add_argument("--seed", type=int, default=2, help="kills: of the order of blows")
     parser.add_argument("--markdown", action="store_const", const="markdown", default="tables", dest="form")
     given = parser.parse_args()
     if given.what == "rescue":
@@ -279,7 +276,7 @@ def main() -> None:
     elif given.what == "pauses":
         report = pauses(given.lease, given.tasks)
     else:
-        report = kills(given.cycles)
+        report = kills(given.cycles, executor=given.executors, schedulers=given.schedulers, seed=given.seed)
     show([report], given.form)
 
 

@@ -5,7 +5,6 @@ Shared by the test run (a few cycles) and ``bench/crash.py`` (many).
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import threading
@@ -16,7 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from tests.system import hosts
 from tests.system.history import ClientLog, collect, journaling, judge
+from tests.system.hosts import Pauses
+from tests.system.service import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +33,9 @@ _PATIENCE: Final = 60.0
 #: How many runs have their cancel asked for, and how many of these are cleared afterwards.
 _CANCELLED: Final = 0.1
 _CLEARED: Final = 0.5
-#: In how many cycles the database goes first.
-_RESTARTED: Final = 0.1
+#: In how many cycles the database, or the zygote, goes first; in how many something stands still.
+_RARE: Final = 0.1
+_PAUSED: Final = 0.03
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Result:
 
     cycles: int
     kills: Counter[str]
+    #: Those that nothing has cut short.
+    pauses: Counter[str]
     accepted: int
     unanswered: int
     starts: int
@@ -108,10 +113,12 @@ def crash_loop(
     port: int,
     longest_life: float = 1.2,
     restart_database: Callable[[], None] | None = None,
+    pause: float | None = None,
 ) -> Result:
     """Run *cycles* kills of a running service and its agents under load, let it come to rest, and judge.
 
-    A service lives for at most *longest_life* seconds.  Where its database is a server, that is restarted now and then.
+    A service lives for at most *longest_life* seconds.  Where its database is a server, that is restarted now and then;
+    with *pause* the service and its agent stand still for so many seconds now and then.
     """
     chance = random.Random(seed)  # noqa: S311  # a schedule of faults, not a secret
     log = ClientLog()
@@ -122,23 +129,12 @@ def crash_loop(
     ]
     for client in clients:
         client.start()
-    kills: Counter[str] = Counter()
-    for _ in range(cycles):
-        time.sleep(chance.uniform(0.2, longest_life))
-        if restart_database is not None and chance.random() < _RESTARTED:
-            restart_database()
-            kills["database"] += 1
-            time.sleep(chance.uniform(0, 1))
-        if chance.random() < 0.3:
-            for pid in service.agents():
-                _kill(pid)
-                kills["agent"] += 1
-            if chance.random() < 0.5:
-                continue
-        service.stop(signal.SIGKILL)
-        kills["service"] += 1
-        time.sleep(chance.uniform(0, 0.3))
-        service.start("--port", str(port))
+    with Pauses(pause or 0) as pauses:
+        blows = _Blows(service, port, chance, pauses, restart_database)
+        for extra in blows.plan(cycles, paused=pause is not None):
+            time.sleep(chance.uniform(0.2, longest_life))
+            blows.strike(extra)
+        pauses.wait()
     for client in clients:
         client.over.set()
     for client in clients:
@@ -147,14 +143,67 @@ def crash_loop(
     report = judge(collect(service, log, journal), journal.with_suffix(".jsonl"))
     wrong = [each for client in clients for each in client.wrong]
     starts = report.counts["journal starts"]
-    return Result(cycles, kills, log.accepted(), log.unanswered, starts, report, wrong)
+    return Result(cycles, blows.kills, pauses.lasted, log.accepted(), log.unanswered, starts, report, wrong)
 
 
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+class _Blows:
+    """What strikes one service and its agent; counted where it has struck."""
+
+    def __init__(
+        self,
+        service: Service,
+        port: int,
+        chance: random.Random,
+        pauses: Pauses,
+        restart_database: Callable[[], None] | None,
+    ) -> None:
+        self._service = service
+        self._port = port
+        self._chance = chance
+        self._pauses = pauses
+        self._restart_database = restart_database
+        self.kills: Counter[str] = Counter()
+
+    def plan(self, cycles: int, *, paused: bool) -> list[str]:
+        """Return what each cycle begins with, mostly nothing; each kind at least once where the loop is long enough."""
+        often = {"zygote": _RARE} | ({"database": _RARE} if self._restart_database is not None else {})
+        if paused:
+            often |= {"pause of the service": _PAUSED, "pause of the agent": _PAUSED}
+        extras = [kind for kind, part in often.items() for _ in range(max(1, round(cycles * part)))]
+        extras = (extras + [""] * cycles)[:cycles]
+        self._chance.shuffle(extras)
+        return extras
+
+    def strike(self, extra: str) -> None:
+        """Strike with *extra*, then kill the agent, the service, or both."""
+        chance, service = self._chance, self._service
+        if extra:
+            self._strike(extra)
+        if chance.random() < 0.3 and not self._pauses.stands("agent"):
+            self.kills["agent"] += hosts.send(service.agents(), signal.SIGKILL)
+            if chance.random() < 0.5:
+                return
+        service.stop(signal.SIGKILL)
+        self.kills["service"] += 1
+        time.sleep(chance.uniform(0, 0.3))
+        service.start("--port", str(self._port))
+
+    def _strike(self, kind: str) -> None:
+        service = self._service
+        if kind == "database":
+            assert self._restart_database is not None
+            self._restart_database()
+            self.kills[kind] += 1
+            time.sleep(self._chance.uniform(0, 1))
+        elif kind == "zygote":
+            # An agent that was killed a moment ago has a successor soon, and that one a zygote.
+            wait_for(lambda: hosts.send(hosts.zygotes(service.home), signal.SIGKILL), 30)
+            self.kills[kind] += 1
+        elif kind == "pause of the service":
+            self.kills[kind] += self._pauses.begin("service", kind, lambda: [service.pid])
+            self._pauses.wait()
+        else:  # its service is killed and started meanwhile
+            self.kills[kind] += wait_for(lambda: self._pauses.begin("agent", kind, service.agents), 30)
 
 
 def define(service: Target, log: ClientLog, journal: Path) -> None:

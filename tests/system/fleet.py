@@ -1,24 +1,25 @@
-"""An installation of several processes, as operators run it: an API, schedulers, workers, one Postgres, one broker.
+"""An installation of several processes, as operators run it: an API, schedulers, one Postgres, workers and a broker.
 
-Every process has a home of its own, as on a host of its own; only database, broker and log store are shared.
+Or without these two, where the schedulers have agents of their own (``local``).  Every process has a home of its own,
+as on a host of its own; only database, broker and log store are shared.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.processes import free_port
 from tests.proxy import Proxy
+from tests.system import hosts
 from tests.system.service import PLAIN, RUNYARD, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 #: How long a part may take to be there again on a busy machine.
 _WITHIN = 60.0
@@ -35,7 +36,6 @@ class Part:
         self._log = home.parent / f"{home.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._said = 0
-        self._stopped: set[int] = set()
 
     @property
     def pid(self) -> int:
@@ -83,44 +83,44 @@ class Part:
 
     def agents(self) -> list[int]:
         """Return the agents below its home."""
-        mark = str(self.home).encode()
-        return [pid for pid, line in _processes() if b"worker/__main__.py" in line and mark in line]
+        return hosts.agents(self.home)
 
-    def kill_agent(self) -> None:
-        """Kill its agent alone: what it runs dies with it."""
-        for pid in self.agents():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    def zygotes(self) -> list[int]:
+        """Return what forks the tasks of its agents."""
+        return hosts.zygotes(self.home)
+
+    def host(self) -> list[int]:
+        """Return everything on this host: the process first, then its agents and all below them."""
+        return [self.pid, *sorted((hosts.below([self.pid]) | hosts.everything(self.home)) - {self.pid})]
+
+    def kill_agent(self) -> int:
+        """Kill its agents alone: what they run dies with them; return how many there were."""
+        return hosts.send(self.agents(), signal.SIGKILL)
+
+    def kill_zygote(self) -> int:
+        """Kill what forks the tasks: they die with it, and the agent has to find out; return how many there were."""
+        return hosts.send(self.zygotes(), signal.SIGKILL)
 
     def die(self) -> None:
         """Go without a word, with everything on this host, as one that loses its power."""
         agents = self.agents()
         self.kill()
-        for pid in agents:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        hosts.send(agents, signal.SIGKILL)
 
-    def pause(self, *, on: bool = True) -> None:
-        """Stop the clockwork of this host: the process, its agent and all below it.
-
-        Whatever was stopped goes on again, also where those above it were killed meanwhile.
-        """
-        pids = {self.pid, *_below([self.pid, *self.agents()]), *self.agents(), *self._stopped}
-        self._stopped = pids if on else set()
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP if on else signal.SIGCONT)
+    def go_on(self) -> None:
+        """Let everything on this host go on that was stopped."""
+        hosts.send(self.host(), signal.SIGCONT)
 
 
 class Fleet:
-    """The parts, by name: ``api``, ``scheduler1``…, ``worker1``…"""
+    """The parts, by name: ``api``, ``scheduler1``…, ``worker1``…; these only where there is a broker."""
 
     def __init__(
         self,
         folder: Path,
         *,
         database_url: str,
-        broker_url: str,
+        broker_url: str | None = None,
         schedulers: int = 2,
         workers: int = 2,
         slots: int = 4,
@@ -131,13 +131,14 @@ class Fleet:
         #: Between all workers and the API.
         self.wire = Proxy(self.url)
         self._slots = slots
-        self._workers = workers
-        self._broker = {"RUNYARD_BROKER_URL": broker_url}
+        self._workers = workers if broker_url else 0
+        self._broker = {"RUNYARD_BROKER_URL": broker_url} if broker_url else {}
         #: Of those that have the database.
         self.environ = {
             **self._broker,
             "RUNYARD_DATABASE_URL": database_url,
-            "RUNYARD_EXECUTORS": "dramatiq",
+            "RUNYARD_EXECUTORS": "dramatiq" if broker_url else "local",
+            "RUNYARD_LOCAL_PARALLELISM": str(slots),
             "RUNYARD_WORKER_LEASE": str(lease),
             "RUNYARD_LOG_STORE": str(folder / "logs"),
         }
@@ -156,7 +157,20 @@ class Fleet:
 
     @property
     def workers(self) -> list[Part]:
-        return [part for name, part in self.parts.items() if name.startswith("worker")]
+        return self.parts_of("worker")
+
+    @property
+    def hosts(self) -> list[Part]:
+        """Those that run tasks."""
+        return self.parts_of("worker" if self._broker else "scheduler")
+
+    @property
+    def homes(self) -> list[Path]:
+        return [part.home for part in self.parts.values()]
+
+    def parts_of(self, kind: str) -> list[Part]:
+        """Return the parts that are an ``api``, a ``scheduler`` or a ``worker``."""
+        return [part for name, part in self.parts.items() if name.startswith(kind)]
 
     def start(self) -> Fleet:
         """Make the tables, then start everything; return once all workers serve."""
@@ -172,7 +186,7 @@ class Fleet:
         for name in [name for name in self.parts if name != "api"]:
             self.parts[name].start()
         self.parts["api"].start()
-        secret = self.work_key()
+        secret = self.work_key() if self._workers else ""
         for n in range(1, self._workers + 1):
             self.add_worker(f"worker{n}", secret)
         return self
@@ -200,10 +214,10 @@ class Fleet:
         return part
 
     def go_on(self) -> None:
-        """Let everything go on that was paused."""
+        """Let everything go on that was stopped."""
         for part in list(self.parts.values()):
-            with suppress(AssertionError):
-                part.pause(on=False)
+            with suppress(AssertionError):  # it was never started
+                part.go_on()
 
     def end(self) -> None:
         """Leave nothing behind."""
@@ -214,24 +228,6 @@ class Fleet:
             part.stop()
             part.kill_agent()
         self.wire.__exit__(None, None, None)
-
-
-def _processes() -> list[tuple[int, bytes]]:
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            found.append((int(place.name), (place / "cmdline").read_bytes()))
-    return found
-
-
-def _below(pids: list[int]) -> list[int]:
-    found: list[int] = []
-    for pid in pids:
-        for place in Path(f"/proc/{pid}/task").glob("*/children"):
-            with suppress(OSError):
-                direct = [int(each) for each in place.read_text().split()]
-                found += direct + _below(direct)
-    return found
 
 
 def seconds_until(condition: Any, within: float) -> float:

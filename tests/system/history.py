@@ -19,6 +19,7 @@ import httpx
 from metastore.settings import DatabaseSettings
 from tests.databases import elsewhere
 from tests.simulation.checker import Report, check
+from tests.system.hosts import left_behind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,9 @@ class Target(Protocol):
 
     @property
     def key(self) -> str: ...
+
+    @property
+    def homes(self) -> list[Path]: ...
 
 
 #: The kernel's time since boot: the one clock that tasks (without starting a process) and clients both can read.
@@ -150,7 +154,10 @@ def _address(op: str, dag_id: str, run_id: str | None) -> tuple[str, str]:
 
 
 def collect(service: Target, log: ClientLog, journal: Path, *, rest: bool = True, **setup: Any) -> list[Line]:
-    """Return the history of everything that *log*'s clients did to a service that is at *rest*."""
+    """Return the history of everything that *log*'s clients did to a service that is at *rest*.
+
+    What such a one still has of its tasks, processes and files, is told as left behind.
+    """
     settings = DatabaseSettings(service.environ.get("RUNYARD_DATABASE_URL", f"sqlite:///{service.home}/runyard.db"))
     told: dict[tuple[str, str, int], Line] = {}
     lines: list[Line] = []
@@ -164,6 +171,7 @@ def collect(service: Target, log: ClientLog, journal: Path, *, rest: bool = True
                 for event in _pages(client, f"{place}/events"):
                     told[dag_id, run["run_id"], event["seq"]] = {"type": "event", **event}
                 lines += [_instance(run, task) for task in _pages(client, f"{place}/tasks")]
+    left = left_behind(service.homes) if rest else []
     limits = _rows(settings, _LIMITS)
     lines += [{"type": "used", "key": row["key"], "used": row["used"]} for row in limits]
     capacities = {row["key"]: row["capacity"] for row in limits if row["key"].startswith("slots:")}
@@ -174,6 +182,7 @@ def collect(service: Target, log: ClientLog, journal: Path, *, rest: bool = True
         *log.lines,
         *lines,
         *([{"type": "rest"}] if rest else []),
+        *({"type": "left", "what": what} for what in left),
     ]
 
 

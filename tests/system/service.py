@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.system import hosts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -56,6 +58,15 @@ class Service:
     def log(self) -> Path:
         self.home.parent.mkdir(parents=True, exist_ok=True)
         return self.home.parent / f"{self.home.name}.log"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def homes(self) -> list[Path]:
+        return [self.home]
 
     @property
     def key(self) -> str:
@@ -107,15 +118,7 @@ class Service:
 
     def agents(self) -> list[int]:
         """Return the agents of this home."""
-        found = []
-        for place in Path("/proc").glob("[0-9]*"):
-            try:
-                line = (place / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"worker/__main__.py" in line and f'"{self.home}"'.encode() in line:
-                found.append(int(place.name))
-        return found
+        return hosts.agents(self.home)
 
     def _spawn(self, *args: str) -> None:
         with self.log.open("a") as log:
