@@ -84,7 +84,7 @@ def _explain(result: Result, store: StoreKind, *, shortens: bool, save: Path | N
     _say(f"\nseed {result.seed} over {store}: {'good' if result.is_good else ', '.join(sorted(result.names))}")
     for violation in result.violations[:8]:
         _say(f"  {violation.invariant}: {violation.sentence}")
-    for error in result.errors[:4]:
+    for error in [*result.errors[:4], *result.insights[:4]]:
         _say(f"  {error}")
     faults, numbers = list(result.faults), list(range(len(result.faults)))
     if shortens and not result.is_good:

@@ -50,6 +50,8 @@ class Result:
     violations: list[Violation] = field(default_factory=list)
     #: What must never happen and no history shows: errors of the product's own code, an end that does not come.
     errors: list[str] = field(default_factory=list)
+    #: The same, judged by what only this world knows: which host stood still when, whose agent is alive.
+    insights: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     faults: Sequence[Fault] = ()
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -59,12 +61,13 @@ class Result:
 
     @property
     def is_good(self) -> bool:
-        return not self.violations and not self.errors
+        return not self.names
 
     @property
     def names(self) -> set[str]:
         """What kinds of things are wrong."""
-        return {violation.invariant for violation in self.violations} | ({"error"} if self.errors else set())
+        found = {violation.invariant for violation in self.violations}
+        return found | ({"error"} if self.errors else set()) | ({"insight"} if self.insights else set())
 
     @property
     def digest(self) -> str:
@@ -112,7 +115,8 @@ def run_seed(
         weather.count("no rest")
     report = check(result.lines)
     result.violations = list(report.violations)
-    result.errors += [*loop.errors, *world.site.errors, *heard, *oracles.judge(world, result.lines)]
+    result.errors += [*loop.errors, *world.site.errors, *heard]
+    result.insights = oracles.judge(world, result.lines)
     result.counts = weather.counts + report.counts
     result.lasted, result.took = loop.time(), perf_counter() - began
     return result

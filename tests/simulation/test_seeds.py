@@ -31,7 +31,7 @@ def _told(found: campaign.Campaign) -> str:
     for result in found.bad[:5]:
         lines.append(f"seed {result.seed}: {sorted(result.names)}")
         lines += [f"  {violation.invariant}: {violation.sentence}" for violation in result.violations[:4]]
-        lines += [f"  {error}" for error in result.errors[:4]]
+        lines += [f"  {error}" for error in [*result.errors[:4], *result.insights[:4]]]
     lines.append("again: python -m tests.simulation --store … --start SEED --seeds 1")
     return "\n".join(lines)
 
