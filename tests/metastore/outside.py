@@ -5,19 +5,20 @@ It lies in a file, so that another process can go on with it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.world import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tests.world import FakeClock
-
 Line = dict[str, Any]
+
+_WAIT: Final = timedelta(seconds=1)
 
 
 class Outside:
@@ -41,18 +42,16 @@ class Outside:
         """How often it was waited: what a clock that is set anew has missed."""
         return sum(line["type"] == "wait" for line in self._all)
 
-    async def wait(self, clock: FakeClock | None) -> None:
+    def clock(self) -> FakeClock:
+        """Return the clock of one more process: it has gone on."""
+        clock = FakeClock()
+        clock.move(self.waits * _WAIT)
+        return clock
+
+    async def wait(self, clock: FakeClock) -> None:
         """Let some time pass."""
         self._add(type="wait")
-        if clock is None:
-            await asyncio.sleep(0.03)
-        else:
-            self.pass_by(clock)
-
-    @staticmethod
-    def pass_by(clock: FakeClock) -> None:
-        """Move a clock as one wait does."""
-        clock.move(timedelta(seconds=1))
+        clock.move(_WAIT)
 
     def note(self, what: str, value: str) -> None:
         if not self.noted(what, value):

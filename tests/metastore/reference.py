@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import select
@@ -77,7 +77,7 @@ ENDS: Final[dict[str, tuple[Ended, ...]]] = {
 class Reference:
     """One service, and all that is around it."""
 
-    def __init__(self, store: Store, outside: Outside, clock: FakeClock | None) -> None:
+    def __init__(self, store: Store, outside: Outside, clock: FakeClock) -> None:
         self._store = store
         self._outside = outside
         self._clock = clock
@@ -107,7 +107,7 @@ class Reference:
             await self._write(register_agent, AGENT, host="here", executors=slots, lease=HOUR)
             await self._write(signing_key)
             self._registered = True
-        now = self._now()
+        now = self._clock.now()
         for run in await self._read(work.startable_runs, now):
             await self._write(start_run, run, "local", [])
         for run in await self._read(work.unmaterialised_runs, now):
@@ -128,7 +128,7 @@ class Reference:
         """The safety poll: it has to find nothing."""
         for key in await self._read(work.limit_keys, "", 100):
             assert not await self._write(verify_limit, key), f"{key} was counted wrong"
-        for run in await self._read(work.active_runs, self._now(), 0, 100):
+        for run in await self._read(work.active_runs, self._clock.now(), 0, 100):
             assert not await self._write(verify_run, run)
 
     # The agent of the service's host
@@ -233,8 +233,10 @@ class Reference:
             key = f"k{number}"
             if self._outside.answered(key):
                 continue
-            if not request.ready(await self._read(_states)):
+            # Who has sent one and died repeats it, whatever it has come to: what it is about may be gone.
+            if not self._outside.noted("sent", key) and not request.ready(await self._read(_states)):
                 return False
+            self._outside.note("sent", key)
             await self._request(request, key)
         return True
 
@@ -273,9 +275,6 @@ class Reference:
             except Unavailable:
                 await asyncio.sleep(0)
         return await self._store.read(query, *args, **kwargs)
-
-    def _now(self) -> datetime:
-        return datetime.now(UTC) if self._clock is None else self._clock.now()
 
 
 def _states(conn: Connection) -> dict[tuple[str, str], str]:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Before the statement; after it, its reply is lost; the process is gone when it is about to be sent.
-Fault = Literal["error before", "lost reply", "kill"]
-FAULTS: Final[tuple[Fault, ...]] = ("error before", "lost reply", "kill")
+#: Before the statement; after it, its reply is lost; the process is killed when it is about to be sent, or when it has
+#: taken effect and before its reply is there.
+Fault = Literal["error before", "lost reply", "kill", "kill unanswered"]
+FAULTS: Final[tuple[Fault, ...]] = ("error before", "lost reply", "kill", "kill unanswered")
 
 
 class Statements:
@@ -47,8 +48,10 @@ class Statements:
         self.fired = text
         if self.fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.fault == "lost reply":
+        if self.fault in ("lost reply", "kill unanswered"):
             done = run()
+            if self.fault == "kill unanswered":
+                os.kill(os.getpid(), signal.SIGKILL)
             if isinstance(done, sqlite3.Cursor):
                 done.close()  # as after an error: nothing of it is in progress
         error = sqlite3.OperationalError("disk I/O error")
@@ -92,7 +95,10 @@ def _counting(statements: Statements) -> type[sqlite3.Connection]:
 
 
 class Cutter(Wire):
-    """A wire to Postgres that breaks at the k-th message which asks for an answer."""
+    """A wire to Postgres that breaks at the k-th message which asks for an answer.
+
+    It counts from the first connection on: where a store is opened is broken as well.
+    """
 
     def __init__(self, url: str, k: int = 0, fault: Fault = "error before") -> None:
         parts = urlsplit(url)
@@ -100,38 +106,51 @@ class Cutter(Wire):
         super().__init__(lambda: asyncio.open_unix_connection(socket))
         self._database = parts.path
         self._unread: dict[int, bytes] = {}
-        self._greeted: set[int] = set()
+        #: By the name of a connection; a list that is kept leaves its id to no other one.
+        self._greeted: dict[int, list[str]] = {}
+        self._reader = Reader()
         self.k = k
         self.fault = fault
-        self.count = 0
+        self.texts: list[str] = []
         self.fired = ""
-        self.armed = False
-        #: The process behind this wire is gone.
-        self.dead = asyncio.Event()
+        self.armed = True
+        #: The process behind this wire, which is killed; once it is, nothing of it passes.
+        self.victim = 0
+        self.dead = False
 
     @property
     def url(self) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}{self._database}?sslmode=disable"
 
     def up(self, data: bytes, notes: list[str]) -> bytes | None:
-        if self.dead.is_set():
+        if self.dead:
             return None
         passed = b""
         for message in self._messages(data, notes):
-            asks = message[:1] in (b"Q", b"S", b"H")  # a simple query, or a Sync or Flush after an extended one
-            self.count += self.armed and asks
-            if self.armed and asks and self.count == self.k:
-                self.fired = repr((passed + message)[:200])
-                if self.fault == "kill":
-                    self.dead.set()
-                if self.fault != "lost reply":
-                    return None
-                notes.append("lost")
+            text = self._reader.read(message)
+            if self.armed and text is not None:
+                self.texts.append(text)
+                if len(self.texts) == self.k:
+                    self.fired = text
+                    if self.fault == "kill":
+                        self._kill()
+                    if self.fault in ("error before", "kill"):
+                        return None
+                    notes.append("lost")
             passed += message
         return passed
 
     def down(self, data: bytes, notes: list[str]) -> bytes | None:
-        return None if "lost" in notes else data
+        if "lost" not in notes:
+            return data
+        if self.fault == "kill unanswered" and not self.dead:
+            self._kill()
+        return None
+
+    def _kill(self) -> None:
+        # It waits for its answer, which it never gets; and whatever would wake it, it dies of this first.
+        os.kill(self.victim, signal.SIGKILL)
+        self.dead = True
 
     def _messages(self, data: bytes, notes: list[str]) -> Iterator[bytes]:
         """Cut the stream of one connection, named by its *notes*, into messages; the first one has no type."""
@@ -143,6 +162,31 @@ class Cutter(Wire):
             if len(data) < begin + 4 or len(data) < size:
                 self._unread[name] = data
                 return
-            self._greeted.add(name)
+            self._greeted[name] = notes
             yield data[:size]
             data = data[size:]
+
+
+class Reader:
+    """Tells what the messages to Postgres ask for."""
+
+    def __init__(self) -> None:
+        self._prepared: dict[bytes, str] = {}
+        self._asked = ""
+
+    def read(self, message: bytes) -> str | None:
+        """Return the text of what is asked for, where *message* is the one that asks for an answer."""
+        kind, body = message[:1], message[5:]
+        match kind:
+            case b"Q":
+                return body.rstrip(b"\0").decode()
+            case b"P":
+                name, text, _ = body.split(b"\0", 2)
+                self._prepared[name] = text.decode()
+                self._asked = f"PREPARE {text.decode()}"
+            case b"B":
+                _, name, _ = body.split(b"\0", 2)
+                self._asked = self._prepared[name]
+            case b"S" | b"H":
+                return self._asked
+        return None
