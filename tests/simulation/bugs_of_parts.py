@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from metastore.commands.attempts import EndNoted
 from tests.simulation.hosts import here
 
 if TYPE_CHECKING:
@@ -116,7 +118,10 @@ def a_renewal_counts_from_its_answer(planter: Planter) -> None:
     """How long supervisors may go on is counted from when the database has answered, not from when it was asked."""
     planter.rewrite(
         "scheduler.placements:Placements._grant",
-        ("self._settings.lease - timedelta(seconds=self._clock.monotonic() - asked_at)", "2 * self._settings.lease"),
+        (
+            "self._settings.told_lease - timedelta(seconds=self._clock.monotonic() - asked_at)",
+            "2 * self._settings.lease",
+        ),
     )
 
 
@@ -126,16 +131,10 @@ def an_end_is_acknowledged_before_it_is_written(planter: Planter) -> None:
         "scheduler.door:MetastoreDoor._note",
         (
             "except (Unavailable, BadCredential):",
-            "except Unavailable:\n            return noted(accepted=True)\n        except BadCredential:",
+            "except Unavailable:\n            return made_up()\n        except BadCredential:",
         ),
-        noted=_noted,
+        made_up=partial(EndNoted, accepted=True, executor="local"),
     )
-
-
-def _noted(*, accepted: bool) -> Any:
-    from metastore.commands.attempts import EndNoted  # noqa: PLC0415  # as the door would
-
-    return EndNoted(accepted=accepted, executor="local")
 
 
 # Agents and workers
@@ -193,6 +192,18 @@ def a_supervisor_does_not_stop(planter: Planter) -> None:
     planter.rewrite("worker.supervise:Supervisor._cancel", ("if attempt is not None:", "if False:"))
 
 
+def a_service_passes_on_what_an_earlier_lease_started(planter: Planter) -> None:
+    """The answer to a start, or to an end that brings the next task, reaches the agent under the lease after it."""
+    planter.rewrite("executors.agent:AgentClient._ask_door", ("if self._lapses != lapses:", "if False:"))
+
+
+def a_worker_runs_what_an_earlier_lease_started(planter: Planter) -> None:
+    """A start that was answered late is run under the lease after the one it was won under."""
+    planter.rewrite(
+        "worker.offers:Offers._answer", ("if self._asked[attempt_id] != self._supervisor.lapses:", "if False:")
+    )
+
+
 ALL: Final[list[Callable[[Planter], None]]] = [
     nobody_looks_without_a_hint,
     silence_is_taken_for_death,
@@ -212,4 +223,6 @@ ALL: Final[list[Callable[[Planter], None]]] = [
     an_agent_runs_what_it_has_run,
     a_new_process_claims_what_died,
     a_supervisor_does_not_stop,
+    a_service_passes_on_what_an_earlier_lease_started,
+    a_worker_runs_what_an_earlier_lease_started,
 ]

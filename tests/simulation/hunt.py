@@ -18,7 +18,7 @@ def find(name: str, start: int, most: int) -> tuple[str, int | None, int, str]:
     bug = BUGS[name]
     for seed in range(start, start + most):
         result = bug.run(seed)
-        if not result.is_good:
+        if bug.is_found_by(result):
             return name, seed, seed - start + 1, ", ".join(sorted(result.names))
     return name, None, most, ""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from dag import outcomes
 from dag.outcomes import settle
 from metastore.commands import moves
-from tests.simulation.bugs import BUGS, QUICK, SEEDS, Bug
+from tests.simulation.bugs import BUGS, DIRECTED, FOUND, QUICK, Bug
 from tests.simulation.hunt import find
 from tests.simulation.planting import OutOfDate, Planter, planted
 from tests.simulation.shrink import shrink
@@ -24,9 +26,11 @@ _MOST_LONG = 500
 @pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS.keys())
 def test_its_seed_finds_it(bug: Bug) -> None:
     """The seed that is written down; or, where a change of the product has moved its schedule, one after it."""
-    assert bug.seed is not None
     _, found, tried, _ = find(bug.name, bug.seed, _MOST_MOVED)
     assert found is not None, f"{bug.says} {tried} seeds did not see it."
+    if found != bug.seed:
+        warnings.warn(f"{bug.name}: {bug.seed} does not find it any more, {found} does", stacklevel=1)
+    assert bug.run_without(found).is_good, "The seed fails without the bug: it proves nothing about it."
 
 
 @pytest.mark.timeout(7_200)
@@ -41,7 +45,8 @@ def test_fresh_seeds_find_it(bug: Bug, long: bool) -> None:  # noqa: FBT001  # p
 
 def test_the_catalogue_is_long_enough_and_every_bug_has_a_seed() -> None:
     assert len(BUGS) >= 25
-    assert set(SEEDS) == set(BUGS)
+    assert set(FOUND) == set(BUGS)
+    assert set(BUGS) >= set(DIRECTED)
     assert set(BUGS) >= QUICK
 
 
@@ -63,7 +68,6 @@ def test_a_bug_that_does_not_fit_any_more_says_so() -> None:
 @pytest.mark.timeout(600)
 def test_a_schedule_is_made_shorter() -> None:
     bug = BUGS["expiry_is_judged_by_the_hosts_clock"]
-    assert bug.seed is not None
     result = bug.run(bug.seed)
     assert not result.is_good
     with planted(bug.plant):
