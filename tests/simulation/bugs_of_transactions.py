@@ -13,7 +13,7 @@ from metastore.models.agents import agents as agents_table
 from metastore.models.base import Instant
 from metastore.models.limits import limits
 from tests.simulation.hosts import here
-from tests.simulation.store import Broken, Call
+from tests.simulation.store import Broken, Call, InDoubt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,8 +240,8 @@ def _afterwards(planter: Planter, make: Callable[[Any], Call]) -> None:
                 late.clear()
                 try:
                     await transact(self, process, entropy, make(one))
-                except Broken:
-                    continue  # nobody tries it again
+                except (Broken, InDoubt):
+                    continue  # nobody tries it again, or asks
             return done
 
         return followed
