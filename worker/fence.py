@@ -33,7 +33,11 @@ class Fence:
 
     def renew(self, ttl: float | None, until: float | None = None) -> None:
         """Note a renewal that holds for *ttl* seconds from now, but not after *until*; None: no lease can be lost."""
-        self.lapses += self.is_down
+        if self.is_down:
+            self.lapses += 1
+            # Whoever stood still beyond the deadline must not be spared by the renewal that it wakes up to.
+            if self._is_needed():
+                self._fall()
         deadline = None if ttl is None else linux.boottime() + ttl
         self._deadline = deadline if deadline is None or until is None else min(deadline, until)
         self.watch()

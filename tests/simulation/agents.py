@@ -121,8 +121,11 @@ class SimFence(Fence):
 
     def renew(self, ttl: float | None, until: float | None = None) -> None:
         deadline = 0.0 if ttl is None else here().clock.monotonic() + ttl
-        self._until = deadline if until is None else min(deadline, until)
+        new = deadline if until is None else min(deadline, until)
+        if not self.is_down:  # else it falls for the one before
+            self._until = new
         super().renew(ttl, until)
+        self._until = new
 
     def _falls(self, fall: Callable[[], None]) -> None:
         early = self._until - here().clock.monotonic()

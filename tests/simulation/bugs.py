@@ -122,6 +122,11 @@ DIRECTED: Final[dict[str, Where]] = {
         Profile(executors=("dramatiq",), takes=(8.0, 20.0), ends=("s",), retries=1.0),
         tuple(Fault("partition", at, 16.0, host) for at, host in ((15.0, "w1"), (35.0, "w2"), (55.0, "w1"))),
     ),
+    # A worker that is copied while its tasks are long.
+    "a_superseded_process_goes_on": Where(
+        Profile(executors=("dramatiq",), takes=(20.0, 45.0), ends=("s",), requests=22),
+        tuple(Fault("clone", at, 40.0, host) for at, host in ((8.0, "w1"), (28.0, "w2"), (48.0, "w3"), (68.0, "w1"))),
+    ),
     # A start that is answered when its lease is over and the next one has begun.
     "a_service_passes_on_what_an_earlier_lease_started": Where(
         Profile(executors=("local",), takes=(20.0, 45.0), ends=("s",), requests=22),
@@ -167,7 +172,7 @@ FOUND: Final[dict[str, tuple[int, str]]] = {
     "a_lease_is_counted_by_the_hosts_clock": (50029, "I-5 insight"),
     "no_amnesty": (50007, "insight"),
     "the_dead_boots_of_a_worker_are_kept": (50061, "L-2"),
-    "a_superseded_process_goes_on": (50071, "L-2"),
+    "a_superseded_process_goes_on": (50000, "I-5 L-2"),
     "every_process_signs_with_a_key_of_its_own": (50000, "L-2"),
     "the_run_is_not_locked": (50000, "error"),
     "row_counts_are_not_looked_at": (50000, "error"),

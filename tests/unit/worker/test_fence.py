@@ -32,6 +32,18 @@ async def test_a_renewal_that_waited_in_a_socket_renews_nothing() -> None:
     assert not fence.is_down
 
 
+async def test_a_renewal_does_not_spare_what_ran_beyond_the_last_one() -> None:
+    """The agent stood still, and wakes up to the renewal before its own timer (simulation, seed 70062)."""
+    falls: list[float] = []
+    fence = Fence(lambda: True, lambda: falls.append(0))
+    fence.renew(60, linux.boottime() - 1)
+    falls.clear()
+    fence.renew(60)
+    assert (falls, fence.lapses, fence.is_down) == ([0], 1, False)
+    fence.renew(60)
+    assert (falls, fence.lapses) == ([0], 1)
+
+
 async def test_a_moment_far_away_does_not_lengthen_a_renewal() -> None:
     fence = Fence(lambda: True, lambda: None)
     fence.renew(0, linux.boottime() + 60)
