@@ -113,6 +113,7 @@ def create_app(
         attempts=Attempts(store, clock),
         logs=LogWriter(settings.log_dir),
     )
+    app.state.presence = Presence(store, settings.worker_lease)
     return app
 
 
@@ -120,17 +121,20 @@ def create_app(
 async def _serving(app: FastAPI) -> AsyncIterator[None]:
     """Say that an API serves for as long as this one does."""
     services: Services = app.state.services
-    presence = Presence(services.store, services.settings.worker_lease)
-    await presence.start()
+    await app.state.presence.start()
     try:
         yield
     finally:
-        await presence.stop()
+        await app.state.presence.stop()
         services.logs.close()
 
 
 def stop_streams(app: FastAPI) -> None:
-    """End every stream, followed log and wait, heartbeats' too: a server that stops waits for its answers to end."""
+    """End every stream, followed log and wait, heartbeats' too, and say no more that there is an API.
+
+    A server that stops waits for its answers to end; a new heartbeat does not reach it any more.
+    """
     services: Services = app.state.services
     services.streams.stop()
     services.heartbeats.stop()
+    app.state.presence.cease()

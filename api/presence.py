@@ -23,7 +23,7 @@ _TIMES: Final = 3
 
 
 class Presence:
-    """Says that this process serves, from its first request on to its last."""
+    """Says that this process serves, for as long as it takes requests."""
 
     def __init__(self, store: Store, lease: timedelta) -> None:
         """*lease* is what workers have: an outage has to be noticed before it."""
@@ -35,6 +35,11 @@ class Presence:
         """Say it now, and go on saying it."""
         await self._say()
         self._task = asyncio.create_task(self._go_on(), name="presence")
+
+    def cease(self) -> None:
+        """Say it no more: no further request is taken, though those that are there are still answered."""
+        if self._task is not None:
+            self._task.cancel()
 
     async def stop(self) -> None:
         if self._task is not None:

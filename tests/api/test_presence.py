@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from api.app import stop_streams
 from dag.errors import Unavailable
 from metastore.models.service import presence
 from tests.api.service import until
@@ -39,6 +40,22 @@ async def test_an_api_says_that_it_serves_as_long_as_it_does(both: Api, monkeypa
     async with both.client() as nobody:  # without a server nobody says it
         await nobody.get("/health/live")
     assert await seen() == last
+
+
+async def test_an_api_that_takes_no_more_requests_says_so_no_more(both: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may answer what it has for some seconds: for workers the outage has begun (simulation, seed 50100053)."""
+    monkeypatch.setattr("api.presence._TIMES", 100)
+
+    async def seen() -> Any:
+        return await both.store.read(_seen)
+
+    async with Serving(both):
+        await until(seen)
+        stop_streams(both.app)
+        await asyncio.sleep(0.3)  # what was on its way may still be written
+        last = await seen()
+        await asyncio.sleep(1)
+        assert await seen() == last
 
 
 async def test_an_api_serves_while_that_cannot_be_noted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

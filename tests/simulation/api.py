@@ -98,6 +98,7 @@ class ApiProcess:
     async def stop(self, drain: timedelta) -> None:
         """Take no more requests; those that are there get *drain* to be answered."""
         self._process.site.network.withdraw(self._process)
+        self._presence.cease()
         await asyncio.sleep(drain.total_seconds())
         await self._attendant.stop()
 
