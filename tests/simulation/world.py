@@ -127,14 +127,22 @@ class World:
         self.site.superseded.clear()
 
     def is_at_rest(self) -> bool:
-        """Whether nothing is left to do, and every worker that is still there has been heard of."""
+        """Whether nothing is left to do, and every worker that is still there serves and has been heard of."""
         since = self.loop.time() - LEASE.total_seconds()
         beats = [
             self.site.beats.get(self.home(host).agent_id, ())
             for host in self._queues
             if not self.site.host(host).is_gone
         ]
-        return self.database.is_at_rest() and all(beat and beat[-1] > since for beat in beats)
+        serve = all(self._serves(unit) for unit in self.feeders if not unit.host.is_gone)
+        return serve and self.database.is_at_rest() and all(beat and beat[-1] > since for beat in beats)
+
+    def _serves(self, worker: Unit) -> bool:
+        """Whether neither a worker's feeder nor its agent is about to end."""
+        agent = self.home(worker.host.name).holder
+        if worker.process is None or worker.process.service is None or agent is None or agent.service is None:
+            return False
+        return not agent.service.takes_nothing()
 
     def home(self, host: str) -> Home:
         (home,) = self.site.host(host).homes.values()
