@@ -148,7 +148,7 @@ FOUND: Final[dict[str, tuple[int, str]]] = {
     "a_start_compares_with_nothing": (50014, "I-3 insight"),
     "a_cancel_misses_what_is_queued": (50009, "I-21 L-1"),
     "a_stop_is_told_to_nobody": (50028, "I-21"),
-    "a_stale_end_is_taken_for_the_current_one": (50005, "I-6 I-22"),
+    "a_stale_end_is_taken_for_the_current_one": (50030, "I-6 I-22"),
     "an_end_that_is_told_again_frees_its_slot_again": (50007, "I-12 I-13"),
     "retries_are_off_by_one": (50000, "I-20"),
     "losses_are_charged_to_the_user": (50000, "I-20"),

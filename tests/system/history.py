@@ -97,6 +97,10 @@ class ClientLog:
         """Requests whose answer never came."""
         return sum(line["type"] == "call" and line["status"] is None for line in self.lines)
 
+    def has_read(self) -> bool:
+        """Whether the state of a run was asked for and answered."""
+        return any(line.get("op") == "read" and line["status"] in _OK for line in list(self.lines))
+
     def accepted(self) -> int:
         """Triggers that were answered 2xx, each key once."""
         return len({line["key"] for line in self.lines if line.get("op") == "trigger" and line["status"] in _OK})
