@@ -13,7 +13,8 @@ from prometheus_client import Histogram
 
 from api.directives import Asked, Directives, asked_of
 from dag.errors import RunyardError
-from metastore.commands.workers import LoneBeat, beat_attempts, beat_worker, lone
+from metastore.commands.lone import LoneBeat, beat_attempts, lone
+from metastore.commands.workers import beat_worker
 from metastore.together import Together
 
 if TYPE_CHECKING:

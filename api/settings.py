@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from metastore.commands.agents import told
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -38,12 +40,8 @@ class ApiSettings:
 
     @property
     def told_lease(self) -> float:
-        """Seconds after which a worker that hears nothing must have killed its tasks: sooner than others take them.
-
-        What lies between is for clocks that run differently, and for the kills themselves.
-        """
-        lease = self.worker_lease.total_seconds()
-        return lease - max(1.0, lease / 10)
+        """Seconds after which a worker that hears nothing must have killed its tasks: sooner than others take them."""
+        return told(self.worker_lease).total_seconds()
 
     @property
     def told_heartbeat(self) -> float:

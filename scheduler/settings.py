@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from metastore.commands.agents import told
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerSettings:
@@ -27,8 +29,8 @@ class SchedulerSettings:
 
     @property
     def told_lease(self) -> timedelta:
-        """How long an agent lets its tasks live that hears nothing: they are dead by the time others may have them."""
-        return self.lease - max(timedelta(seconds=1), self.lease / 10)
+        """How long an agent lets its tasks live that hears nothing."""
+        return told(self.lease)
 
     @property
     def renewal(self) -> timedelta:

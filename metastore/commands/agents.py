@@ -11,13 +11,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, bindparam, delete, or_, select, text, update
+from sqlalchemy import and_, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from metastore.commands.admission import Outlet
-from metastore.commands.workers import set_capacities
+from metastore.commands.workers import HOLDS, set_capacities
 from metastore.models.agents import agents
-from metastore.models.attempts import attempts
 from metastore.models.base import Instant
 from metastore.models.limits import limits
 from metastore.models.service import presence
@@ -61,9 +60,7 @@ _RAN_OUT: Final = and_(agents.c.lease_until < bindparam("now", type_=Instant), o
 _HOLDS_ALL_THE_SAME: Final = and_(
     agents.c.lease_until.is_(None),
     or_(agents.c.kind != "agent", agents.c.draining),
-    select(attempts.c.id)
-    .where(attempts.c.placed_on == agents.c.agent_id, text("attempts.state IN ('queued', 'running')"))
-    .exists(),
+    HOLDS,
 )
 _IS_OVER: Final = or_(_RAN_OUT, _HOLDS_ALL_THE_SAME)
 _EXPIRED: Final = (
@@ -106,6 +103,14 @@ def beat(tx: Tx, agent_id: str, lease: timedelta) -> bool:
 def silence(lease: timedelta) -> timedelta:
     """Return how long an API may be silent that is still being served: an outage is noticed before leases run out."""
     return min(_SILENCE, lease / 2)
+
+
+def told(lease: timedelta) -> timedelta:
+    """Return how long a supervisor lets its tasks live that hears nothing: less than its *lease*.
+
+    They are dead by the time others may have them: what lies between is for clocks that run differently, and for kills.
+    """
+    return lease - max(timedelta(seconds=1), lease / 10)
 
 
 def _at(tx: Tx, lease: timedelta | None) -> dict[str, Any]:

@@ -22,9 +22,10 @@ from metastore.among import among
 from metastore.commands.admission import Admitted, Outlet, admit
 from metastore.commands.agents import is_expired
 from metastore.commands.body import build_body, failing_body
+from metastore.commands.lone import hold_alone, lone
 from metastore.commands.moves import Moves
 from metastore.commands.turn import close_turns, open_by_attempts
-from metastore.commands.workers import find_worker, hold_alone, lone, require_server
+from metastore.commands.workers import find_worker, require_server
 from metastore.models.attempts import attempts, staged_outputs
 from metastore.models.runs import task_instances
 

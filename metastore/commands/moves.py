@@ -13,9 +13,9 @@ from dag.retry import delay_before
 from dag.states import ATTEMPT_STEPS, TASK_FINAL, TASK_STEPS, AttemptState, AttemptStep, TaskState, TaskStep, step
 from metastore.among import among
 from metastore.commands.advance import propagate
+from metastore.commands.lone import let_go, lone
 from metastore.commands.staging import drop_staged
 from metastore.commands.stopping import fail_fast
-from metastore.commands.workers import let_go, lone
 from metastore.each import Each, write
 from metastore.models.attempts import attempts
 from metastore.models.base import Instant

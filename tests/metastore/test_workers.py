@@ -17,18 +17,17 @@ from metastore.commands.admission import Admitted, Outlet, admit_ready
 from metastore.commands.agents import expired_agents, forget_lease, register_agent
 from metastore.commands.attempts import End, EndNoted, NotStarted, Started, end_attempt, start_attempt
 from metastore.commands.keys import create_key, revoke_key
+from metastore.commands.lone import beat_attempt, lone
 from metastore.commands.materialise import start_run
 from metastore.commands.offers import defer_attempt, take_up
 from metastore.commands.staging import read_input, stage_output
 from metastore.commands.workers import (
     Registration,
     ask_to_drain,
-    beat_attempt,
     beat_worker,
     credits_of,
     forget_workers,
     leave_worker,
-    lone,
     mark_serving,
     register_worker,
     signing_key,

@@ -159,7 +159,7 @@ def the_fence_kills_nothing(planter: Planter) -> None:
 
 def workers_are_told_a_longer_lease(planter: Planter) -> None:
     """What a worker believes to have is more than what the metastore gives it."""
-    planter.rewrite("api.settings:ApiSettings.told_lease", ("return lease - max(1.0, lease / 10)", "return lease * 3"))
+    planter.rewrite("api.settings:ApiSettings.told_lease", ("told(self.worker_lease)", "(3 * self.worker_lease)"))
 
 
 def a_lease_counts_from_its_answer(planter: Planter) -> None:

@@ -11,7 +11,7 @@ from api.heartbeats import AttemptBeat, WorkerBeat, _renew_attempts, _renew_work
 from dag.document import content_hash
 from dag.outcomes import Ended
 from dag.spec import load
-from metastore.commands import advance, agents, clear, dags, heal, materialise, offers, staging, stopping, workers
+from metastore.commands import advance, agents, clear, dags, heal, lone, materialise, offers, staging, stopping, workers
 from metastore.commands import attempts as attempt_commands
 from metastore.commands import once as once_command
 from metastore.commands import runs as run_commands
@@ -309,7 +309,7 @@ class Driver:
         if self._flip(0.5):
             return staging.stage_output, (attempt.id,), {"key_hash": key, "value": '{"staged":1}'}
         boot = attempt.boot_id or "boot-1"
-        return workers.beat_attempt, (attempt.id,), {"key_hash": key, "boot_id": boot, "lease": LEASE}
+        return lone.beat_attempt, (attempt.id,), {"key_hash": key, "boot_id": boot, "lease": LEASE}
 
     # Looking
 
