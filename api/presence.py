@@ -42,8 +42,8 @@ class Presence:
             self._task.cancel()
 
     async def stop(self) -> None:
+        self.cease()
         if self._task is not None:
-            self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 

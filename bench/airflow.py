@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.ports import free_port
-from bench.processes import children, cpu_seconds, pss
+from bench.processes import cpu_seconds, pss
+from tests.system.hosts import children
 from tests.system.service import PLAIN
 
 if TYPE_CHECKING:

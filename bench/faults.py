@@ -24,12 +24,11 @@ import httpx
 from bench.blows import Blows
 from bench.figures import Goal, Report, percentile, show
 from bench.postgres import postgres
-from bench.processes import children
 from tests.brokers import RedisServer
 from tests.system import crash
 from tests.system.fleet import Fleet
 from tests.system.history import ClientLog, collect, judge
-from tests.system.hosts import Pauses
+from tests.system.hosts import Pauses, children
 from tests.system.service import wait_for
 
 if TYPE_CHECKING:

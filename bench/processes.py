@@ -38,14 +38,6 @@ def pss(pid: int) -> int:
     raise ValueError(pid)
 
 
-def children(pid: int) -> list[int]:
-    """Return the direct children of *pid*."""
-    found: set[int] = set()
-    for place in Path(f"/proc/{pid}/task").glob("*/children"):
-        found |= {int(each) for each in place.read_text().split()}
-    return sorted(found)
-
-
 @dataclass(frozen=True, slots=True)
 class Shares:
     """Where the machine's processor time went, in cores."""

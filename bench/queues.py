@@ -21,10 +21,11 @@ from bench.chain import LENGTH, chain
 from bench.client import Client
 from bench.command import run_benchmark
 from bench.figures import ROOT, Goal, Report, percentile
-from bench.processes import children, cpu_seconds
+from bench.processes import cpu_seconds
 from bench.running import CODE, wait_ready
 from bench.stages import add_stages
 from tests.brokers import RedisServer
+from tests.system.hosts import children
 from tests.system.service import PLAIN, RUNYARD, Service, wait_for
 
 if TYPE_CHECKING:

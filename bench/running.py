@@ -13,8 +13,9 @@ from urllib.error import URLError
 from bench.client import Client
 from bench.figures import ROOT
 from bench.past import define, fill
-from bench.processes import Neighbours, children, cpu_seconds
+from bench.processes import Neighbours, cpu_seconds
 from bench.profiling import profiled
+from tests.system.hosts import children
 from tests.system.service import Service
 
 if TYPE_CHECKING:

@@ -188,21 +188,6 @@ class Nemesis:
             self._weather.count("link.broken")
             transport.sever()
 
-    def _partition(self, fault: Fault) -> None:
-        self._down(fault, f"net:{fault.target}")
-
-    def _disk(self, fault: Fault) -> None:
-        self._down(fault, f"disk:{fault.target}")
-
-    def _disk_broken(self, fault: Fault) -> None:
-        self._down(fault, f"broken disk:{fault.target}")
-
-    def _broker_cut(self, fault: Fault) -> None:
-        self._down(fault, f"broker:{fault.target}")
-
-    def _database_cut(self, fault: Fault) -> None:
-        self._down(fault, f"database:{fault.target}")
-
     def _broker(self, fault: Fault) -> None:
         self._down(fault, "broker")
 
@@ -239,6 +224,11 @@ class Nemesis:
         self._until(fault, lambda: self._weather.bring_up(name))
 
 
+def _from_there(what: str) -> Callable[[Nemesis, Fault], None]:
+    """Have *what* be away for one host, and there for all others."""
+    return lambda nemesis, fault: nemesis._down(fault, f"{what}:{fault.target}")
+
+
 _STRIKES: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
     "crash": Nemesis._crash,
     "agent": Nemesis._crash_agent,
@@ -255,15 +245,15 @@ _STRIKES: Final[dict[str, Callable[[Nemesis, Fault], None]]] = {
     "clone": Nemesis._clone,
     "gone": Nemesis._gone,
     "link": Nemesis._link,
-    "partition": Nemesis._partition,
-    "disk": Nemesis._disk,
-    "disk.broken": Nemesis._disk_broken,
+    "partition": _from_there("net"),
+    "disk": _from_there("disk"),
+    "disk.broken": _from_there("broken disk"),
     "database": Nemesis._database,
-    "database.cut": Nemesis._database_cut,
+    "database.cut": _from_there("database"),
     "database.restart": Nemesis._database_restart,
     "api": Nemesis._api,
     "broker": Nemesis._broker,
-    "broker.cut": Nemesis._broker_cut,
+    "broker.cut": _from_there("broker"),
     "broker.restart": Nemesis._broker_restart,
     "broker.flush": Nemesis._broker_flush,
     "weather": Nemesis._begin_weather,

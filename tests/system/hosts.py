@@ -36,14 +36,23 @@ def agents(home: Path) -> list[int]:
 
 def zygotes(home: Path) -> list[int]:
     """Return the zygotes that the agents of a home have; a task that is not more than a fork yet looks like one."""
-    return [pid for agent in agents(home) for pid in _children(agent) if b"worker/zygote.py" in _read(pid, "cmdline")]
+    return [pid for agent in agents(home) for pid in children(agent) if b"worker/zygote.py" in _read(pid, "cmdline")]
+
+
+def children(pid: int) -> list[int]:
+    """Return the direct children of *pid*; none of one that is gone."""
+    found: set[int] = set()
+    for place in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found |= {int(each) for each in place.read_text().split()}
+    return sorted(found)
 
 
 def below(pids: Iterable[int]) -> set[int]:
     """Return what descends from *pids*."""
     found: set[int] = set()
     for pid in pids:
-        direct = _children(pid)
+        direct = children(pid)
         found |= {*direct, *below(direct)}
     return found
 
@@ -197,11 +206,3 @@ def _read(pid: int, name: str) -> bytes:
 def _state(pid: int) -> str:
     fields = _read(pid, "stat").rpartition(b") ")[2].split()
     return fields[0].decode() if fields else ""
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for place in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += map(int, place.read_text().split())
-    return found
