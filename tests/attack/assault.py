@@ -18,6 +18,7 @@ from schemathesis import hooks
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
+from api.dependencies import INTEGER
 from api.schemas.worker import ATTEMPT_ID, WORKER_ID
 from dag.ids import is_id, is_task_id
 from tests.attack.excused import excuse
@@ -158,14 +159,14 @@ class Assault:
         if isinstance(event, events.ScenarioFinished):
             self._report.note(event)
         elif isinstance(event, events.NonFatalError):
-            self._report.errors.append(f"{event.label}: {event.value!r}")
+            self._report.errors.append(f"{event.label}: {event.value!r} from {event.value.__cause__!r}")
         elif isinstance(event, events.FatalError):
             raise event.exception
 
     def _config(self, examples: int, seed: int, phases: tuple[str, ...]) -> dict[str, Any]:
         target = self._target
         bearers = {
-            "key": target.key,
+            "key": target.key.text,
             "workerToken": TOKEN,
             "attemptKey": KEY,
             "ticket": target.ticket(NOWHERE),
@@ -199,6 +200,8 @@ class Assault:
         known = meta is not None and meta.phase.name.value == "stateful"
         if not known:  # in a story the ids are those of its own
             self._hit(case)
+        if case.path_parameters.get("key_id") == self._target.key.key_id:  # an answer has named the attacker's own
+            case.path_parameters["key_id"] = self._target.do(self._target.spare_key())
         wait = case.query.get("wait")
         if _is_long(wait):
             case.query["wait"] = _PATIENCE
@@ -215,12 +218,21 @@ class Assault:
                 places[name] = self._one(name, case, luck // 4)
         body = case.body
         if isinstance(body, dict):
-            if _HEX.fullmatch(str(body.get("boot_id"))) and not label.endswith("/start"):
-                body["boot_id"] = self._target.worker.boot_id
+            if _HEX.fullmatch(str(body.get("boot_id"))):
+                self._hit_process(body, start=label.endswith("/start"))
             if label == "POST /api/v1/dags/{dag_id}/runs" and isinstance(body.get("params"), dict):
                 body["params"] = {"sides": 6}
         if isinstance(boot := case.query.get("boot_id"), str) and _HEX.fullmatch(boot):
             case.query["boot_id"] = self._target.worker.boot_id
+
+    def _hit_process(self, body: dict[str, Any], *, start: bool) -> None:
+        """Have a call come from the worker's process, and a start often enough from one that may have the attempt."""
+        if not start:
+            body["boot_id"] = self._target.worker.boot_id
+        elif type(spoken := body.get("protocol")) is int and 0 <= spoken <= INTEGER and crc32(str(body).encode()) % 4:
+            body |= {"boot_id": self._target.worker.boot_id, "protocol": 1}
+            if isinstance(worker_id := body.get("worker_id"), str) and _HEX.fullmatch(worker_id):
+                body["worker_id"] = self._target.worker.worker_id
 
     def _one(self, name: str, case: Case[Any], luck: int) -> str:
         """Return the id of something that is there."""

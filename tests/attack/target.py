@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
+    import httpx
+
+    from api.auth import NewKey
     from metastore.records import RunRecord
 
 T = TypeVar("T")
@@ -46,7 +49,8 @@ class Target:
     url: str
     folder: Path
     api: Api = field(init=False)
-    key: str = field(init=False, default="")
+    #: The attacker's own, with every scope.
+    key: NewKey = field(init=False)
     address: str = field(init=False, default="")
     worker: Worker = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -97,7 +101,7 @@ class Target:
 
     async def _seed(self) -> None:
         api = self.api
-        self.key = (await api.key(*Scope)).text
+        self.key = await api.key(*Scope)
         self._signing = await api.store.write(signing_key)
         await api.flow.slots()
         await api.put(PAST, {**DICE, "description": "a second version"})
@@ -157,16 +161,21 @@ class Target:
         return key.key_id
 
     async def spare_worker(self) -> str:
-        worker = Worker(self.api, self.worker.key, token=TOKEN, boot_id=self.worker.boot_id)
-        assert (await worker.register()).is_success
+        if not (await (worker := self._colleague()).register()).is_success:  # a call has revoked the worker's key
+            await self._employ()
+            answer = await (worker := self._colleague()).register()
+            assert answer.is_success, answer.text
         return worker.worker_id
+
+    def _colleague(self) -> Worker:
+        return Worker(self.api, self.worker.key, token=TOKEN, boot_id=self.worker.boot_id)
 
     async def queued(self) -> str:
         """Return an attempt that waits for a worker."""
         tasks = {"roll": TASK, "report": TASK | {"depends_on": ["roll"]}}
         try:
             return await offer(self.api, tasks, dag_id=self._work)
-        except RuntimeError:  # a call has drained the worker or paused the DAG: the ids in answers are drawn as well
+        except RuntimeError:  # a call has drained the worker or paused the DAG: what answers say is drawn as well
             self._work = f"work{self._number()}"
             await self._employ()
             return await offer(self.api, tasks, dag_id=self._work)
@@ -182,10 +191,16 @@ class Target:
         return await self._started(await admit(self.api, "report"))
 
     async def _started(self, attempt_id: str) -> str:
-        self.worker.keys[attempt_id] = KEY
-        answer = await self.worker.start(attempt_id)
-        assert answer.is_success, answer.text
+        answer = await self._start(attempt_id)
+        if not answer.is_success:  # a call has registered another process of the worker
+            await self._employ()
+            answer = await self._start(attempt_id)
+            assert answer.is_success, answer.text
         return attempt_id
+
+    async def _start(self, attempt_id: str) -> httpx.Response:
+        self.worker.keys[attempt_id] = KEY
+        return await self.worker.start(attempt_id)
 
     def counted(self) -> int:
         """Return how many requests came over the wire, or from the hands above, by the server's own count."""
