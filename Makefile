@@ -61,7 +61,7 @@ fmt: $(VENV)/.test ## Format the code
 	$(BIN)/ruff check --fix-only .
 
 .PHONY: docs
-docs: $(VENV)/.test ## Write the generated pages anew: states, settings, exit codes
+docs: $(VENV)/.test ## Write the generated pages anew: states, fields, settings, commands, conformance
 	$(BIN)/python docs/generate.py
 
 .PHONY: lock

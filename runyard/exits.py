@@ -22,13 +22,13 @@ class Exit(IntEnum):
     USAGE = 2
     #: No answer from the service.
     UNREACHABLE = 3
-    #: No key, an unknown key, or one that may not do this (401, 403).
+    #: No key, an unknown key, or one that may not do this (401, 403), or a name it does not go by (421).
     REFUSED = 4
     #: There is no such thing (404).
     NOT_FOUND = 5
     #: It clashes with what is there now (409, 412).
     CONFLICT = 6
-    #: The service says that the input is wrong (400, 413, 415, 422).
+    #: The service says that the input is wrong (400, 413, 415, 422, and any other 4xx).
     INVALID = 7
     #: The service answered that it cannot at the moment (429, 5xx).
     UNAVAILABLE = 8

@@ -1,6 +1,6 @@
 """The settings of a service and of the command line: environment variables ``RUNYARD_*``.
 
-Nothing else in the repository reads the environment; ``docs/reference/settings.md`` is written from here.
+Nothing else reads settings from the environment; ``docs/reference/settings.md`` is written from here.
 """
 
 from __future__ import annotations

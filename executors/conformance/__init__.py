@@ -2,7 +2,7 @@
 
 A scenario runs against a :class:`~executors.conformance.harness.Harness`: the executor under test with the hooks that
 its medium allows.  It knows no test framework; ``pytest --executor-harness=package.module:Harness`` runs all of them
-(:mod:`executors.conformance.plugin`), and anybody else does it with::
+(:mod:`runyard.conformance.plugin`), and anybody else does it with::
 
     for scenario in scenarios():
         harness = MyHarness(folder)

@@ -18,7 +18,6 @@ def compose(dump: Dump, site: Site, *, overlap: float, grace: float, is_at_rest:
     setup = {
         "type": "setup",
         "order": "commit",
-        "default_executor": "local",
         "clients": True,
         "overlap": overlap,
         "grace": grace,
