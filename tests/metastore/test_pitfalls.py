@@ -18,7 +18,9 @@ from metastore.postgres import PostgresStore
 from metastore.queries.events import START, page, place
 from metastore.settings import DatabaseSettings
 from metastore.wire import Timeouts
+from tests.databases import elsewhere
 from tests.metastore.proxy import Proxy
+from tests.world import FakeClock, SeededEntropy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from metastore.store import Store, Tx
     from tests.databases import PostgresServer
     from tests.metastore.proxy import Fault
-    from tests.world import FakeClock, SeededEntropy
 
 HASTY = Timeouts(connect=0.5, command=0.5, statement=0.4, lock=0.2, idle_in_transaction=1, patience=2)
 
@@ -162,6 +163,48 @@ async def test_a_write_takes_effect_once_whatever_becomes_of_its_commit(
     assert await fragile.write(increment, "a") == 1
 
     assert await fragile.read(used, "a") == 1
+
+
+@pytest.mark.postgres
+async def test_the_number_of_a_transaction_that_a_crash_has_lost_is_not_taken_for_it(
+    fragile: PostgresStore, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """After a crash Postgres hands a number out again whose transaction never reached the disk."""
+    await fragile.write(add, "a")
+    await fragile.write(add, "b")
+    numbers: dict[str, str] = {}
+
+    def number(tx: Tx) -> str:
+        return str(tx.conn.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar())
+
+    async def somebody_else() -> str:
+        other = await PostgresStore.open(DatabaseSettings(postgres_url), clock=FakeClock(), entropy=SeededEntropy())
+        try:
+            return await other.write(lambda tx: (increment(tx, "b"), number(tx))[1])
+        finally:
+            await other.close()
+
+    def command(tx: Tx) -> int:
+        if "ours" in numbers:  # it was found out, and runs again
+            return increment(tx, "a")
+        value = increment(tx, "a")
+        numbers["ours"] = number(tx)
+        postgres_server.crash()
+        while int(numbers.get("other", "0")) < int(numbers["ours"]):
+            numbers["other"] = elsewhere(somebody_else())
+        return value
+
+    for _ in range(5):  # Postgres may have happened to write it to the disk, and goes on with the next then
+        numbers.clear()
+        before = await fragile.read(used, "a")
+        (answer,) = await asyncio.gather(fragile.write(command), return_exceptions=True)
+        if numbers["other"] == numbers["ours"]:
+            break
+    assert numbers["other"] == numbers["ours"], "no number was given out again: nothing was tested"
+
+    assert isinstance(answer, Unavailable)
+    assert "nobody knows" in str(answer)
+    assert await fragile.read(used, "a") == before
 
 
 async def test_a_caller_that_is_cancelled_leaves_a_whole_write_and_a_store_that_works(store: Store) -> None:

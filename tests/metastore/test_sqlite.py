@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
@@ -89,6 +90,28 @@ async def test_a_full_disk_is_unavailable_and_what_was_told_as_written_is_there(
     await sqlite_store.write(cap, 10_000)
     await sqlite_store.write(add, "after")
     assert "after" in await sqlite_store.read(every)
+
+
+async def test_a_disk_that_has_room_for_the_log_only_does_not_end_the_writer(
+    sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_CHECKPOINT_AFTER", 0.5)
+    size = sqlite_store.path.stat().st_size
+    for key in "abc":
+        await sqlite_store.write(add, key + "x" * 100_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # of any file, as a full disk is full for all
+    try:
+        async with asyncio.timeout(10):
+            while sqlite_store._trouble is None:  # noqa: ASYNC110  # on another thread
+                await asyncio.sleep(0.05)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    async with asyncio.timeout(10):
+        await sqlite_store.check()
+        await sqlite_store.write(add, "after")
+    assert [key[0] for key in await sqlite_store.read(every)] == ["a", "a", "b", "c"]
 
 
 @pytest.mark.parametrize("place", ["write", "read"])
