@@ -170,8 +170,9 @@ class Placements:
             else:
                 await self._register()
         next_expiry = await self._store.read(work.next_expiry)
-        # Not compared with this host's clock: what is over, the database says.
-        if next_expiry is not None:
+        # Not compared with this host's clock: what is over, the database says.  With no lease at all as well: what was
+        # on its way to the last one when it was given up is found there.
+        if self._leased or next_expiry is not None:
             for agent_id in await self._store.write(expired_agents, self._settings.lease):
                 await self._give_up(agent_id)
             next_expiry = await self._store.read(work.next_expiry)

@@ -15,6 +15,7 @@ from sqlalchemy import and_, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from metastore.commands.admission import Outlet
+from metastore.commands.leases import RENEWED, not_before, renewed
 from metastore.commands.workers import HOLDS, set_capacities
 from metastore.models.agents import agents
 from metastore.models.base import Instant
@@ -37,11 +38,10 @@ _REGISTER: Final = {
     dialect: _upsert(dialect, agents, "agent_id", ("host", "executors", "seen_at", "lease_until", "draining"))
     for dialect in _INSERT
 }
+_LEASE_OF: Final = select(agents.c.lease_until).where(agents.c.agent_id == bindparam("agent"))
 _SET_CAPACITY: Final = {dialect: _upsert(dialect, limits, "key", ("capacity",)) for dialect in _INSERT}
 _BEAT: Final = (
-    update(agents)
-    .where(agents.c.agent_id == bindparam("agent"))
-    .values(seen_at=bindparam("now"), lease_until=bindparam("until"))
+    update(agents).where(agents.c.agent_id == bindparam("agent")).values(seen_at=bindparam("now"), lease_until=RENEWED)
 )
 #: How long an API may be silent that is still being served, at the most.
 _SILENCE: Final = timedelta(seconds=15)
@@ -77,12 +77,15 @@ def register_agent(
     tx: Tx, agent_id: str, *, host: str, executors: list[dict[str, Any]], lease: timedelta | None
 ) -> None:
     """Make an agent known with its executors (``name``, ``slots``, ``status``, ``detail``) and their slots."""
+    until = None
+    if lease is not None:  # its agent may live on from before the restart, and go by what it heard then
+        until = not_before(tx.conn.execute(_LEASE_OF, {"agent": agent_id}).scalar(), tx.now + lease)
     row = {
         "agent_id": agent_id,
         "host": host,
         "executors": executors,
         "seen_at": tx.now,
-        "lease_until": None if lease is None else tx.now + lease,
+        "lease_until": until,
         "draining": False,
     }
     tx.conn.execute(_REGISTER[tx.conn.dialect.name], row)
@@ -96,8 +99,7 @@ def register_agent(
 
 def beat(tx: Tx, agent_id: str, lease: timedelta) -> bool:
     """Renew an agent's lease; return whether it is known."""
-    values = {"agent": agent_id, "now": tx.now, "until": tx.now + lease}
-    return tx.conn.execute(_BEAT, values).rowcount == 1
+    return tx.conn.execute(_BEAT, {"agent": agent_id} | renewed(tx, lease)).rowcount == 1
 
 
 def silence(lease: timedelta) -> timedelta:

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from dag.errors import BadCredential, Gone, NotFound, RunyardError
 from dag.states import AttemptState
 from metastore.among import among
+from metastore.commands.leases import RENEWED, renewed
 from metastore.models.agents import agents
 from metastore.models.attempts import attempts
 
@@ -26,9 +27,7 @@ _HELD_ALONE: Final = select(
     attempts.c.id, attempts.c.state, attempts.c.boot_id, attempts.c.key_hash, attempts.c.stop_reason
 ).where(among(attempts.c.id, "attempts"))
 _BEAT_ALONE: Final = (
-    update(agents)
-    .where(among(agents.c.agent_id, "places"))
-    .values(seen_at=bindparam("now"), lease_until=bindparam("until"))
+    update(agents).where(among(agents.c.agent_id, "places")).values(seen_at=bindparam("now"), lease_until=RENEWED)
 )
 
 
@@ -79,7 +78,7 @@ def beat_attempts(tx: Tx, beats: Sequence[LoneBeat], lease: timedelta) -> list[s
         lone(beat.attempt_id) for beat, one in zip(beats, found, strict=True) if not isinstance(one, RunyardError)
     ]
     if places:
-        tx.conn.execute(_BEAT_ALONE, {"places": places, "now": tx.now, "until": tx.now + lease})
+        tx.conn.execute(_BEAT_ALONE, {"places": places} | renewed(tx, lease))
     return found
 
 

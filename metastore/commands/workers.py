@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dag.errors import BadCredential, Forbidden, Gone, NotFound, Unavailable
 from dag.states import AttemptState
+from metastore.commands.leases import RENEWED, not_before, renewed
 from metastore.commands.turn import lock_rank
 from metastore.models.agents import agents
 from metastore.models.attempts import attempts
@@ -104,7 +105,7 @@ _OF_EARLIER_BOOTS: Final = (
 _BEAT: Final = (
     update(agents)
     .where(_worker.agent_id == bindparam("worker"), _worker.boot_id == bindparam("boot"))
-    .values(seen_at=bindparam("now"), lease_until=bindparam("until"), draining=bindparam("drains"))
+    .values(seen_at=bindparam("now"), lease_until=RENEWED, draining=bindparam("drains"))
 )
 _LEAVE: Final = (
     update(agents)
@@ -157,13 +158,14 @@ def register_worker(tx: Tx, registration: Registration, lease: timedelta) -> lis
         raise Forbidden(f"This id is the one of a worker that serves {', '.join(others)}; your key is not for that.")
     if registration.executor in _not_by_queue(tx):
         raise Forbidden(f"The executor {registration.executor!r} has no queues that a worker could serve.")
+    before = known.lease_until if known is not None and known.boot_id == registration.boot_id else None
     row = {
         "agent_id": registration.worker_id,
         "kind": "worker",
         "host": registration.host,
         "executors": [],
         "seen_at": tx.now,
-        "lease_until": tx.now + lease,
+        "lease_until": not_before(before, tx.now + lease),
         "executor": registration.executor,
         "queues": list(registration.queues),
         "slots": registration.slots,
@@ -208,8 +210,7 @@ def _not_by_queue(tx: Tx) -> set[str]:
 def beat_worker(tx: Tx, worker_id: str, *, token_hash: str, boot_id: str, lease: timedelta, draining: bool) -> bool:
     """Renew the lease of a worker; return whether somebody asked it to drain."""
     known = _known(tx, worker_id, token_hash, boot_id)
-    values = {"worker": worker_id, "boot": boot_id, "now": tx.now, "until": tx.now + lease, "drains": draining}
-    tx.conn.execute(_BEAT, values)
+    tx.conn.execute(_BEAT, {"worker": worker_id, "boot": boot_id, "drains": draining} | renewed(tx, lease))
     # Not by the time of this transaction alone: it may have waited for whoever counted this worker out meanwhile.
     is_counted = known.lease_until is not None and known.lease_until > tx.now + lease / 2
     if not is_counted or known.draining != draining:

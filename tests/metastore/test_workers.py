@@ -14,7 +14,7 @@ from dag.outcomes import Ended
 from dag.tickets import holds, sign
 from metastore.commands import workers
 from metastore.commands.admission import Admitted, Outlet, admit_ready
-from metastore.commands.agents import expired_agents, forget_lease, register_agent
+from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent
 from metastore.commands.attempts import End, EndNoted, NotStarted, Started, end_attempt, start_attempt
 from metastore.commands.keys import create_key, revoke_key
 from metastore.commands.lone import beat_attempt, lone
@@ -57,6 +57,8 @@ KEY = "key-hash"
 class Fleet(Flow):
     """A scheduler whose tasks go to queues, and workers that serve them."""
 
+    lease = LEASE
+
     async def register(
         self,
         worker: str = W1,
@@ -84,12 +86,12 @@ class Fleet(Flow):
             slots=slots,
             held=held,
         )
-        return await self.store.write(register_worker, registration, LEASE)
+        return await self.store.write(register_worker, registration, self.lease)
 
     async def beat(self, worker: str = W1, *, boot: str = "b1", draining: bool = False) -> bool:
         token = f"token of {worker}"
         return await self.store.write(
-            beat_worker, worker, token_hash=token, boot_id=boot, lease=LEASE, draining=draining
+            beat_worker, worker, token_hash=token, boot_id=boot, lease=self.lease, draining=draining
         )
 
     async def go(self, tasks: dict[str, Any], **fields: Any) -> tuple[RunRecord, list[Admitted]]:
@@ -243,6 +245,44 @@ async def test_an_end_needs_the_key_and_is_accepted_once_and_answered_always(fle
     assert not (await fleet.done(a.attempt_id, boot="b2")).accepted
     assert len(await fleet.events(run)) == before
     assert set((await fleet.used()).values()) == {0}
+
+
+@pytest.mark.parametrize("holder", ["worker", "agent", "lone"])
+async def test_a_renewal_promises_no_less_than_the_one_before_it(fleet: Fleet, holder: str) -> None:
+    """Its answer may be lost, and the holder goes on until the end of what it was promised before."""
+    executors = [{"name": "local", "slots": 3, "placed": True, "status": "ok", "detail": ""}]
+    if holder == "lone":
+        await fleet.register()
+        _, [a] = await fleet.go({"a": {}})
+        await fleet.store.write(start_attempt, a.attempt_id, "b1", None, key_hash="k", lease=LEASE)
+        place = lone(a.attempt_id)
+
+    async def renew(lease: timedelta, *, anew: bool = False) -> timedelta:
+        fleet.lease = lease
+        match holder:
+            case "worker" if anew:
+                await fleet.register()
+            case "worker":
+                await fleet.beat()
+            case "agent" if anew:
+                await fleet.store.write(register_agent, "agent-1", host="h", executors=executors, lease=lease)
+            case "agent":
+                assert await fleet.store.write(beat, "agent-1", lease)
+            case _:
+                await fleet.store.write(beat_attempt, a.attempt_id, key_hash="k", boot_id="b1", lease=lease)
+        where = {"worker": W1, "agent": "agent-1"}.get(holder) or place
+        until = select(agents.c.lease_until).where(agents.c.agent_id == where)
+        left: timedelta = await fleet.store.write(lambda tx: tx.conn.execute(until).scalar_one() - tx.now)
+        return left
+
+    second = timedelta(seconds=1)
+    assert abs(await renew(LEASE, anew=True) - LEASE) < 9 * second
+    for anew in (False, True):
+        assert abs(await renew(LEASE / 3, anew=anew) - LEASE) < 9 * second
+    assert abs(await renew(LEASE * 2) - LEASE * 2) < 9 * second
+    # An hour more than that was never promised: the clock was wrong.
+    assert await renew(timedelta(hours=1)) > timedelta(minutes=59)
+    assert abs(await renew(LEASE) - LEASE) < 9 * second
 
 
 async def test_a_silent_worker_is_given_up_and_its_slots_are_gone(fleet: Fleet) -> None:

@@ -166,13 +166,17 @@ class Driver:
     def _admit(self) -> Step:
         return admit_ready, (self._outlets(),), {}
 
+    def _lease(self) -> timedelta:
+        """Of services with different settings, one of which has just been set to what nobody believes."""
+        return self._dice.choice((LEASE, LEASE, LEASE / 3, LEASE + timedelta(hours=1)))
+
     def _agent(self) -> Step:
         home = self._dice.choice(_HOMES)
         if self._flip(0.5):
-            return agents.beat, (home, LEASE), {}
+            return agents.beat, (home, self._lease()), {}
         slots = {"name": "local", "slots": self._dice.randint(1, 4), "placed": True, "by_queue": False}
         queues = {"name": "dramatiq", "slots": None, "placed": False, "by_queue": True}
-        lease = LEASE if self._flip(0.9) else None
+        lease = self._lease() if self._flip(0.9) else None
         return agents.register_agent, (home,), {"host": "h", "executors": [slots, queues], "lease": lease}
 
     def _expiry(self) -> Step:
@@ -205,7 +209,7 @@ class Driver:
             slots=self._dice.randint(1, 3),
             held=tuple(held),
         )
-        return workers.register_worker, (registration, LEASE), {}
+        return workers.register_worker, (registration, self._lease()), {}
 
     def _beat(self) -> Step:
         worker, boot = self._dice.choice(_WORKERS), self._dice.choice(_BOOTS)
@@ -213,13 +217,21 @@ class Driver:
         if self._flip(0.15):
             return workers.leave_worker, (worker,), {"token_hash": token, "boot_id": boot}
         if self._flip(0.2):
-            return _renew_workers, ([WorkerBeat(one, token, boot, self._flip(0.2)) for one in _WORKERS], LEASE), {}
+            return (
+                _renew_workers,
+                ([WorkerBeat(one, token, boot, self._flip(0.2)) for one in _WORKERS], self._lease()),
+                {},
+            )
         if self._flip(0.2):
             tried = [one for one in self._data.attempts.values() if self._flip(0.3)]
-            return _renew_attempts, ([AttemptBeat(one.id, one.key_hash or "x", boot) for one in tried], LEASE), {}
+            return (
+                _renew_attempts,
+                ([AttemptBeat(one.id, one.key_hash or "x", boot) for one in tried], self._lease()),
+                {},
+            )
         draining = self._flip(0.2)
         return workers.beat_worker, (worker,), {
-            "token_hash": token, "boot_id": boot, "lease": LEASE, "draining": draining
+            "token_hash": token, "boot_id": boot, "lease": self._lease(), "draining": draining
         }  # fmt: skip
 
     # Attempts
@@ -309,7 +321,7 @@ class Driver:
         if self._flip(0.5):
             return staging.stage_output, (attempt.id,), {"key_hash": key, "value": '{"staged":1}'}
         boot = attempt.boot_id or "boot-1"
-        return lone.beat_attempt, (attempt.id,), {"key_hash": key, "boot_id": boot, "lease": LEASE}
+        return lone.beat_attempt, (attempt.id,), {"key_hash": key, "boot_id": boot, "lease": self._lease()}
 
     # Looking
 

@@ -10,19 +10,22 @@ from tests.simulation.model.rows import Agent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from metastore.commands.workers import Registration
     from tests.simulation.model.rows import Attempt, ModelTx
 
 #: How long an API may be silent that is still being served, at the most.
 _SILENCE = timedelta(seconds=15)
+#: By how much a lease may end later than it is renewed until.
+_BELIEVED = timedelta(minutes=5)
 
 
 def register_agent(
     tx: ModelTx, agent_id: str, *, host: str, executors: list[dict[str, Any]], lease: timedelta | None
 ) -> None:
-    until = None if lease is None else tx.now + lease
     known = tx.data.agents.get(agent_id)
+    until = None if lease is None else _renewed(known, tx.now + lease)
     if known is None:
         tx.data.agents[agent_id] = Agent(agent_id, "agent", host, tx.now, until, executors)
     else:
@@ -39,8 +42,13 @@ def beat(tx: ModelTx, agent_id: str, lease: timedelta) -> bool:
     known = tx.data.agents.get(agent_id)
     if known is None:
         return False
-    known.seen_at, known.lease_until = tx.now, tx.now + lease
+    known.seen_at, known.lease_until = tx.now, _renewed(known, tx.now + lease)
     return True
+
+
+def _renewed(known: Agent | None, until: datetime) -> datetime:
+    before = None if known is None else known.lease_until
+    return before if before is not None and until < before < until + _BELIEVED else until
 
 
 def _is_over(tx: ModelTx, agent: Agent, lease: timedelta | None) -> bool:
@@ -101,7 +109,7 @@ def register_worker(tx: ModelTx, registration: Registration, lease: timedelta) -
         "worker",
         registration.host,
         tx.now,
-        tx.now + lease,
+        _renewed(known if known is not None and known.boot_id == registration.boot_id else None, tx.now + lease),
         [],
         registration.executor,
         list(registration.queues),
@@ -146,7 +154,7 @@ def beat_worker(
     known = _known(tx, worker_id, token_hash, boot_id)
     is_counted = known.lease_until is not None and known.lease_until > tx.now + lease / 2
     was_draining = known.draining
-    known.seen_at, known.lease_until, known.draining = tx.now, tx.now + lease, draining
+    known.seen_at, known.lease_until, known.draining = tx.now, _renewed(known, tx.now + lease), draining
     if not is_counted or was_draining != draining:
         _count_slots(tx, str(known.executor), known.queues)
     return known.drain_asked
