@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import structlog
 
 from dag.outcomes import Ended
-from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent
+from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent, release_agent
 from metastore.commands.attempts import End, end_attempt
 from metastore.queries import work
 from scheduler.decide import sleep_for
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 #: The lease of another agent is looked at when it runs out, by this host's clock; what that is off is made up for here.
 _SHORTEST_BEAT: Final = 1.0
+_COPIED: Final = "if this home is a copy of another host's, stop the service, remove agent/id in it, and start again"
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +113,8 @@ class Placements:
         """Start the executors and make their agents and slots known."""
         for executor in self._executors.values():
             await executor.start(self._context)
-        await self._register()
+        while not await self._register():  # noqa: ASYNC110  # of another host: it tells nobody here
+            await asyncio.sleep(self._settings.renewal.total_seconds())
         self._door.open()
         self._context.wake()
 
@@ -124,9 +126,11 @@ class Placements:
             if one.state == "queued":
                 end = End(attempt_id=one.id, ended=Ended.DRAINED, cause="drained")
                 await self._store.write(end_attempt, end, actor="scheduler")
+        for place in self._places:
+            await self._store.write(release_agent, place, self._settings.host)
 
-    async def _register(self, *, only_news: bool = False) -> None:
-        """Make agents and slots known, with how their executors are."""
+    async def _register(self, *, only_news: bool = False) -> bool:
+        """Make agents and slots known, with how their executors are; return whether they are ours."""
         asked_at = self._clock.monotonic()
         unplaced = (
             [f"scheduler:{self._settings.host}"] if any(not e.placed_on for e in self._executors.values()) else []
@@ -136,10 +140,17 @@ class Placements:
             if only_news and self._told.get(place) == executors:
                 continue
             lease = self._settings.lease if self._leased and place not in unplaced else None
-            await self._store.write(register_agent, place, host=self._settings.host, executors=executors, lease=lease)
+            holder = await self._store.write(
+                register_agent, place, host=self._settings.host, executors=executors, lease=lease
+            )
+            if holder is not None:
+                # Its tasks are not ours to judge.  After a crash it is over with the lease; a copy has to go.
+                log.error("another host has the agent of this home; waiting", agent=place, host=holder, hint=_COPIED)
+                return False
             self._told[place] = executors
         if not only_news:
             self._grant(asked_at)
+        return True
 
     def _describe(self, executor: Executor) -> dict[str, Any]:
         health = executor.health()
@@ -164,7 +175,8 @@ class Placements:
         """Renew the lease of our agents, then give up what others and workers let expire."""
         if self._leased:
             asked_at = self._clock.monotonic()
-            known = [await self._store.write(beat, place, self._settings.lease) for place in self._places]
+            host, lease = self._settings.host, self._settings.lease
+            known = [await self._store.write(beat, place, host, lease) for place in self._places]
             if all(known):
                 self._grant(asked_at)
             else:

@@ -38,10 +38,19 @@ _REGISTER: Final = {
     dialect: _upsert(dialect, agents, "agent_id", ("host", "executors", "seen_at", "lease_until", "draining"))
     for dialect in _INSERT
 }
-_LEASE_OF: Final = select(agents.c.lease_until).where(agents.c.agent_id == bindparam("agent"))
+_HOLDER: Final = (
+    select(agents.c.host, agents.c.lease_until).where(agents.c.agent_id == bindparam("agent")).with_for_update()
+)
 _SET_CAPACITY: Final = {dialect: _upsert(dialect, limits, "key", ("capacity",)) for dialect in _INSERT}
 _BEAT: Final = (
-    update(agents).where(agents.c.agent_id == bindparam("agent")).values(seen_at=bindparam("now"), lease_until=RENEWED)
+    update(agents)
+    .where(agents.c.agent_id == bindparam("agent"), agents.c.host == bindparam("on"))
+    .values(seen_at=bindparam("now"), lease_until=RENEWED)
+)
+_RELEASE: Final = (
+    update(agents)
+    .where(agents.c.agent_id == bindparam("agent"), agents.c.host == bindparam("on"), ~HOLDS)
+    .values(lease_until=None, draining=True)
 )
 #: How long an API may be silent that is still being served, at the most.
 _SILENCE: Final = timedelta(seconds=15)
@@ -75,11 +84,19 @@ _GIVE_UP: Final = (
 
 def register_agent(
     tx: Tx, agent_id: str, *, host: str, executors: list[dict[str, Any]], lease: timedelta | None
-) -> None:
-    """Make an agent known with its executors (``name``, ``slots``, ``status``, ``detail``) and their slots."""
-    until = None
-    if lease is not None:  # its agent may live on from before the restart, and go by what it heard then
-        until = not_before(tx.conn.execute(_LEASE_OF, {"agent": agent_id}).scalar(), tx.now + lease)
+) -> str | None:
+    """Make an agent known with its executors (``name``, ``slots``, ``status``, ``detail``) and their slots.
+
+    Return None, or the name of the other host that holds this agent's lease: one home is in two places then, a copy of
+    it was made, and each of the two would take what the other one runs for dead.
+    """
+    known = tx.conn.execute(_HOLDER, {"agent": agent_id}).first() if lease is not None else None
+    before = None if known is None else known.lease_until
+    if known is not None and known.host != host and before is not None and before > tx.now:
+        holder: str = known.host
+        return holder
+    # An agent may live on from before a restart, and goes by what it heard then.
+    until = None if lease is None else not_before(before, tx.now + lease)
     row = {
         "agent_id": agent_id,
         "host": host,
@@ -95,11 +112,17 @@ def register_agent(
         key = Outlet(executor["name"], agent_id if executor["placed"] else None).slots_key
         tx.conn.execute(_SET_CAPACITY[tx.conn.dialect.name], {"key": key, "capacity": executor["slots"], "used": 0})
     tx.topics.add("ready")
+    return None
 
 
-def beat(tx: Tx, agent_id: str, lease: timedelta) -> bool:
-    """Renew an agent's lease; return whether it is known."""
-    return tx.conn.execute(_BEAT, {"agent": agent_id} | renewed(tx, lease)).rowcount == 1
+def beat(tx: Tx, agent_id: str, host: str, lease: timedelta) -> bool:
+    """Renew an agent's lease; return whether it is known, and this host's."""
+    return tx.conn.execute(_BEAT, {"agent": agent_id, "on": host} | renewed(tx, lease)).rowcount == 1
+
+
+def release_agent(tx: Tx, agent_id: str, host: str) -> None:
+    """End the lease of an agent that has stopped and holds nothing: its home may go on under another host's name."""
+    tx.conn.execute(_RELEASE, {"agent": agent_id, "on": host})
 
 
 def silence(lease: timedelta) -> timedelta:

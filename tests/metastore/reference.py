@@ -134,7 +134,7 @@ class Reference:
     # The agent of the service's host
 
     async def _local(self) -> None:
-        assert await self._write(beat, AGENT, HOUR)
+        assert await self._write(beat, AGENT, "here", HOUR)
         for one in await self._read(work.placed, [AGENT]):
             await self._look_after(one)
 

@@ -271,7 +271,7 @@ async def test_an_agent_whose_lease_ran_out_is_given_up_and_one_that_came_back_i
 
     await flow.store.write(expire)
     assert await flow.store.write(expired_agents, hour) == [flow.agent]
-    assert await flow.store.write(beat, flow.agent, hour)
+    assert await flow.store.write(beat, flow.agent, "h", hour)
     assert not (await flow.store.write(end_attempt, end, expired_agent=flow.agent, lease=hour)).accepted
     await flow.store.write(expire)
     assert (await flow.store.write(end_attempt, end, [flows[1].outlet], expired_agent=flow.agent, lease=hour)).accepted

@@ -14,7 +14,7 @@ from dag.outcomes import Ended
 from dag.tickets import holds, sign
 from metastore.commands import workers
 from metastore.commands.admission import Admitted, Outlet, admit_ready
-from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent
+from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent, release_agent
 from metastore.commands.attempts import End, EndNoted, NotStarted, Started, end_attempt, start_attempt
 from metastore.commands.keys import create_key, revoke_key
 from metastore.commands.lone import beat_attempt, lone
@@ -267,7 +267,7 @@ async def test_a_renewal_promises_no_less_than_the_one_before_it(fleet: Fleet, h
             case "agent" if anew:
                 await fleet.store.write(register_agent, "agent-1", host="h", executors=executors, lease=lease)
             case "agent":
-                assert await fleet.store.write(beat, "agent-1", lease)
+                assert await fleet.store.write(beat, "agent-1", "h", lease)
             case _:
                 await fleet.store.write(beat_attempt, a.attempt_id, key_hash="k", boot_id="b1", lease=lease)
         where = {"worker": W1, "agent": "agent-1"}.get(holder) or place
@@ -283,6 +283,25 @@ async def test_a_renewal_promises_no_less_than_the_one_before_it(fleet: Fleet, h
     # An hour more than that was never promised: the clock was wrong.
     assert await renew(timedelta(hours=1)) > timedelta(minutes=59)
     assert abs(await renew(LEASE) - LEASE) < 9 * second
+
+
+async def test_a_copy_of_a_home_does_not_judge_what_the_first_one_runs(fleet: Fleet) -> None:
+    async def register(host: str) -> str | None:
+        return await fleet.store.write(register_agent, "agent-1", host=host, executors=[], lease=LEASE)
+
+    assert await register("first") is None
+    assert await register("copy") == "first"
+    assert not await fleet.store.write(beat, "agent-1", "copy", LEASE)
+    assert await fleet.store.write(beat, "agent-1", "first", LEASE)
+    await fleet.store.write(release_agent, "agent-1", "copy")
+    assert await register("copy") == "first"
+    # The same home under another name, a container made anew: after a stop at once, after a crash with the lease.
+    await fleet.store.write(release_agent, "agent-1", "first")
+    assert await register("second") is None
+    assert not await fleet.store.write(beat, "agent-1", "first", LEASE)
+    assert await register("first") == "second"
+    await fleet.expire("agent-1")
+    assert await register("third") is None
 
 
 async def test_a_silent_worker_is_given_up_and_its_slots_are_gone(fleet: Fleet) -> None:

@@ -105,8 +105,8 @@ def a_rescue_is_no_compare_and_set(planter: Planter) -> None:
 def a_lease_is_counted_by_the_hosts_clock(planter: Planter) -> None:
     """The lease of an agent is counted from the wall clock of the host that renews it."""
     planter.rewrite(
-        "metastore.commands.agents:beat",
-        ('"until": tx.now + lease', '"until": host_now() + lease'),
+        "metastore.commands.leases:renewed",
+        ("until = tx.now + lease", "until = host_now() + lease"),
         host_now=_host_now,
     )
 

@@ -171,13 +171,15 @@ class Driver:
         return self._dice.choice((LEASE, LEASE, LEASE / 3, LEASE + timedelta(hours=1)))
 
     def _agent(self) -> Step:
-        home = self._dice.choice(_HOMES)
+        home, host = self._dice.choice(_HOMES), self._dice.choice(("h", "h", "h", "copy"))
+        if self._flip(0.1):
+            return agents.release_agent, (home, host), {}
         if self._flip(0.5):
-            return agents.beat, (home, self._lease()), {}
+            return agents.beat, (home, host, self._lease()), {}
         slots = {"name": "local", "slots": self._dice.randint(1, 4), "placed": True, "by_queue": False}
         queues = {"name": "dramatiq", "slots": None, "placed": False, "by_queue": True}
         lease = self._lease() if self._flip(0.9) else None
-        return agents.register_agent, (home,), {"host": "h", "executors": [slots, queues], "lease": lease}
+        return agents.register_agent, (home,), {"host": host, "executors": [slots, queues], "lease": lease}
 
     def _expiry(self) -> Step:
         if self._flip(0.4):

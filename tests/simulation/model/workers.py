@@ -23,8 +23,11 @@ _BELIEVED = timedelta(minutes=5)
 
 def register_agent(
     tx: ModelTx, agent_id: str, *, host: str, executors: list[dict[str, Any]], lease: timedelta | None
-) -> None:
+) -> str | None:
     known = tx.data.agents.get(agent_id)
+    until = None if known is None else known.lease_until
+    if lease is not None and known is not None and known.host != host and until is not None and until > tx.now:
+        return known.host
     until = None if lease is None else _renewed(known, tx.now + lease)
     if known is None:
         tx.data.agents[agent_id] = Agent(agent_id, "agent", host, tx.now, until, executors)
@@ -36,14 +39,22 @@ def register_agent(
             at = f"@{agent_id}" if executor["placed"] else ""
             tx.set_capacity(f"slots:{executor['name']}{at}", executor["slots"])
     tx.topics.add("ready")
+    return None
 
 
-def beat(tx: ModelTx, agent_id: str, lease: timedelta) -> bool:
+def beat(tx: ModelTx, agent_id: str, host: str, lease: timedelta) -> bool:
     known = tx.data.agents.get(agent_id)
-    if known is None:
+    if known is None or known.host != host:
         return False
     known.seen_at, known.lease_until = tx.now, _renewed(known, tx.now + lease)
     return True
+
+
+def release_agent(tx: ModelTx, agent_id: str, host: str) -> None:
+    known = tx.data.agents.get(agent_id)
+    held = any(one.placed_on == agent_id for one in tx.data.active.values())
+    if known is not None and known.host == host and not held:
+        known.lease_until, known.draining = None, True
 
 
 def _renewed(known: Agent | None, until: datetime) -> datetime:
@@ -256,7 +267,7 @@ def beat_attempt(tx: ModelTx, attempt_id: str, *, key_hash: str, boot_id: str, l
         raise Gone(
             "attempt_gone", f"The attempt {attempt_id} is {attempt.state}: it is not this supervisor's any more."
         )  # fmt: skip
-    beat(tx, lone(attempt_id), lease)
+    beat(tx, lone(attempt_id), "", lease)
     return attempt.stop_reason
 
 

@@ -12,6 +12,7 @@ from executors.base import Health, HealthStatus
 from scheduler.handover import Handover
 from scheduler.placements import Placements
 from scheduler.settings import SchedulerSettings
+from tests.conftest import open_store
 
 if TYPE_CHECKING:
     from executors.base import Context, Door, Executor
@@ -39,6 +40,8 @@ class Hasty:
     def renew(self, _ttl: timedelta | None) -> None:
         self._heard.append("renewed")
 
+    async def stop(self, *, drain: timedelta) -> None: ...
+
     def health(self) -> Health:
         return Health(HealthStatus.OK)
 
@@ -61,6 +64,33 @@ async def test_an_agent_is_renewed_several_times_a_lease_however_short_that_is(s
     settings = SchedulerSettings(lease=lease)
     assert timedelta(seconds=1) <= settings.renewal <= min(settings.beat, lease / 4)
     assert settings.renewal * 3 < settings.told_lease < lease
+
+
+@pytest.mark.postgres
+async def test_a_copy_of_a_home_waits_until_the_first_one_has_stopped(
+    postgres_url: str, clock: FakeClock, entropy: SeededEntropy
+) -> None:
+    """Each of the two would take what the other one runs for dead, and start it again."""
+    store = await open_store(postgres_url, clock, entropy)
+    heard: dict[str, list[str]] = {"first": [], "copy": []}
+    both = []
+    for host, notes in heard.items():
+        executors = {"local": cast("Executor", Hasty(notes))}
+        settings = SchedulerSettings(host=host, lease=timedelta(seconds=4))
+        door, handover = cast("Door", Listening(notes)), Handover(store, executors)
+        both.append(Placements(store, executors, handover, door, clock=clock, entropy=entropy, settings=settings))
+    first, copy = both
+    await first.start()
+    starting = asyncio.create_task(copy.start())
+    await asyncio.sleep(1.5)
+    assert not starting.done()
+    assert heard["copy"] == []
+
+    await first.stop(timedelta(0))
+    async with asyncio.timeout(20):
+        await starting
+    assert heard["copy"][0] == "renewed"
+    await store.close()
 
 
 async def test_nothing_is_given_to_an_agent_before_it_has_its_lease(
