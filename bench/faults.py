@@ -25,6 +25,7 @@ from bench.blows import Blows
 from bench.figures import Goal, Report, percentile, show
 from bench.postgres import postgres
 from tests.brokers import RedisServer
+from tests.simulation.checker.journal import WOKEN
 from tests.system import crash
 from tests.system.fleet import Fleet
 from tests.system.history import ClientLog, collect, judge
@@ -219,6 +220,9 @@ def kills(cycles: int, *, executor: str = "dramatiq", schedulers: int = 2, seed:
         wait_for(lambda: _serving(made) == len(made.fleet.hosts), 60)
         ended = [words for part in made.fleet.parts.values() if (words := part.last_words()) is not None]
         history = collect(made.fleet, log, journal)
+        # Of a whole host: what is below a process or an agent that stands still alone goes on.
+        hosts = [(since, until) for what, since, until in pauses.stood if what == "pause host"]
+        history += [{"type": "pause", "from": since, "until": until} for since, until in hosts]
         found = judge(history, Path("kills.jsonl").absolute())
     wrong = [each for client in clients for each in client.wrong] + [str(one) for one in found.violations]
     report.add("schedulers", "", schedulers)
@@ -231,6 +235,7 @@ def kills(cycles: int, *, executor: str = "dramatiq", schedulers: int = 2, seed:
     report.add("violations of any invariant, and wrong answers", "", len(wrong), Goal(0))
     report.note(
         f"kills by kind: {dict(sorted(blows.struck.items()))} in {took:.0f} s",
+        f"{WOKEN}: {found.counts[WOKEN]}",
         f"pauses are of {LEASE + _BEYOND:g} s, the lease is {LEASE} s; a kill cut short: {dict(pauses.cut) or 'none'}",
         f"executor {executor}, {schedulers} schedulers, seed {seed}; judged by tests.simulation.checker",
         *ended,

@@ -10,7 +10,6 @@ import json
 import sqlite3
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
@@ -19,10 +18,11 @@ import httpx
 from metastore.settings import DatabaseSettings
 from tests.databases import elsewhere
 from tests.simulation.checker import Report, check
-from tests.system.hosts import left_behind
+from tests.system.hosts import left_behind, uptime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 Line = dict[str, Any]
 
@@ -41,8 +41,6 @@ class Target(Protocol):
     def homes(self) -> list[Path]: ...
 
 
-#: The kernel's time since boot: the one clock that tasks (without starting a process) and clients both can read.
-_UPTIME: Final = Path("/proc/uptime")
 #: One line each time, whole: O_APPEND, and shorter than a page.
 _SAY: Final = (
     "say() { read -r up rest < /proc/uptime; "
@@ -78,11 +76,6 @@ def read_journal(path: Path) -> list[Line]:
             line |= {"from_task": saw[0], "from_attempt": saw[1]}
         found.append(line)
     return found
-
-
-def uptime() -> float:
-    """Return the time as the journal tells it."""
-    return float(_UPTIME.read_text().split()[0])
 
 
 @dataclass

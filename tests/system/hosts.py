@@ -39,6 +39,11 @@ def zygotes(home: Path) -> list[int]:
     return [pid for agent in agents(home) for pid in children(agent) if b"worker/zygote.py" in _read(pid, "cmdline")]
 
 
+def uptime() -> float:
+    """Return the seconds since boot: the clock that tasks (without starting a process) and clients both can read."""
+    return float(Path("/proc/uptime").read_text().split()[0])
+
+
 def children(pid: int) -> list[int]:
     """Return the direct children of *pid*; none of one that is gone."""
     found: set[int] = set()
@@ -132,6 +137,8 @@ class Pauses:
         #: How many stood still to the end, and how many were killed before, by what was paused.
         self.lasted: Counter[str] = Counter()
         self.cut: Counter[str] = Counter()
+        #: What stood still, from when to when, in seconds since boot.
+        self.stood: list[tuple[str, float, float]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +163,7 @@ class Pauses:
                 stopped += new
             if not stopped:
                 return False
-            thread = Thread(target=self._stand, args=(part, what, stopped), daemon=True)
+            thread = Thread(target=self._stand, args=(part, what, stopped, uptime()), daemon=True)
             self._standing[part] = thread
         thread.start()
         return True
@@ -175,12 +182,13 @@ class Pauses:
             for thread in standing:
                 thread.join()
 
-    def _stand(self, part: str, what: str, stopped: list[int]) -> None:
+    def _stand(self, part: str, what: str, stopped: list[int], since: float) -> None:
         given_up = self._give_up.wait(self._seconds)
         # What does not stand any more, or is another process by now, was killed meanwhile.
         lasted = not given_up and any(_state(pid) == "T" for pid in stopped[:1])
         send(stopped, signal.SIGCONT)
         with self._lock:
+            self.stood.append((what, since, uptime()))
             del self._standing[part]
             (self.lasted if lasted else self.cut)[what] += 1
 

@@ -136,6 +136,8 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
     ("I-5", "a superseded attempt goes on for too long", tales.superseded, change({"overlap": 0}, type="setup")),
     ("I-5", "the same, by the order of the journal alone", tales.superseded, both(
         change({"overlap": 0}, type="setup"), every(timeless))),
+    ("I-5", "an attempt goes on long after its host has woken up", tales.woken, change({"until": 5.0}, type="pause")),
+    ("I-5", "an attempt goes on whose host did not stand still", tales.woken, drop(type="pause")),
     ("I-6", "scheduled before its upstream ended", _S(tales.chain), move(
         before(kind="task.success", task_id="a"), kind="task.scheduled", task_id="b")),
     ("I-6", "scheduled with one of two upstreams open", _S(tales.diamond), move(

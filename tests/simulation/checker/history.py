@@ -28,6 +28,7 @@ _NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "run": ("dag_id", "run_id", "state"),
     "instance": ("dag_id", "run_id", "task_id", "state", "try_number"),
     "used": ("key", "used"),
+    "pause": ("from", "until"),
     "left": ("what",),
     "rest": (),
 }
@@ -71,6 +72,7 @@ class History:
     instances: list[Line] = field(default_factory=list)
     used: list[Line] = field(default_factory=list)
     left: list[Line] = field(default_factory=list)
+    pauses: list[Line] = field(default_factory=list)
     rest: Line | None = None
 
     def deleted(self) -> set[str]:
@@ -118,7 +120,7 @@ def read(lines: Iterable[Line]) -> History:
     history.log = by_type["log"]
     history.journal, history.calls = by_type["task"], by_type["call"]
     history.runs, history.instances = by_type["run"], by_type["instance"]
-    history.used, history.left = by_type["used"], by_type["left"]
+    history.used, history.left, history.pauses = by_type["used"], by_type["left"], by_type["pause"]
     history.rest = by_type["rest"][-1] if by_type["rest"] else None
     return history
 

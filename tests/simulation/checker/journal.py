@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tests.simulation.checker.violations import Line, Report
 
 _ENDS = ("end", "fail")
+#: For how many seconds what wakes up with its host may write on, until it is killed.
+_WAKING = 2.0
+#: What is counted of that.
+WOKEN = "superseded attempts that wrote on as their host woke up"
 
 
 @dataclass(slots=True)
@@ -129,7 +133,11 @@ class Journal:
         else:
             beside = float(earlier.end_place > later.place)
             beside = beside and self._history.setup.overlap + beside
-        if beside > self._history.setup.overlap:
+        if beside <= self._history.setup.overlap:
+            return
+        if any(_woke_up(pause, earlier, start) for pause in self._history.pauses):
+            self._report.counts[WOKEN] += 1
+        else:
             self._report.add("I-5", "a superseded attempt went on beside its successor", earlier.start, start, end)
 
     def _after_cancels(self) -> None:
@@ -160,6 +168,18 @@ class Journal:
         if task is None or not task.goes_on or attempt is None or attempt.ended is None:
             return False
         return bool((attempt.ended.get("data") or {}).get("attempt") == "lose")
+
+
+def _woke_up(pause: Line, earlier: _Ran, start: Line) -> bool:
+    """Whether an attempt stood still with all of its host while its successor began, and wrote on at the first moment.
+
+    Nobody can stop a process before it is woken up, and what kills it is woken at the same time.
+    """
+    end = earlier.end
+    if end is None or not {"t"} <= earlier.start.keys() & start.keys() & end.keys():
+        return False
+    stood = earlier.start["t"] <= pause["from"] <= start["t"] <= pause["until"]
+    return bool(stood and end["t"] - pause["until"] <= _WAKING)
 
 
 def _before(one: Line, place: int, other: Line, other_place: int) -> bool:

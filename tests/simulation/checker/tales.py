@@ -254,6 +254,15 @@ def superseded() -> Tale:
     return tale.run("r", "success").end()
 
 
+def woken() -> Tale:
+    """A host stood still for longer than its lease, and its attempt writes on before anybody can kill it."""
+    tale = Tale().dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a").work("r", "a", end=None)
+    tale.lines.append({"type": "pause", "from": tale.now, "until": tale.now + 20})
+    tale.task("r", "a", "scheduled", reason="lost", data={"attempt": "lose"}).work("r", "a", end=None)
+    tale.wrote("r", "a", "end").task("r", "a", "success").wait(20)
+    return tale.wrote("r", "a", "end", attempt_id="r.a.1", fence=1).run("r", "success").end()
+
+
 def going_on() -> Tale:
     """The same, as its author wants it."""
     tale = Tale().dag({"a": {"on_lost_contact": "continue"}}).trigger("r").run("r", "running").ready("r", "a")
@@ -348,7 +357,7 @@ GOOD: Final[dict[str, Callable[[], Tale]]] = {
         diamond, single, chain, retried, exhausted, lost, given_up, never_started, drained, rejected, cancelled,
         cancelled_unstarted, cancelled_too_late, cleared, cleared_and_cancelled, failed_fast, timed_out,
         allowed_to_fail, skipping, hasty, empty, repeated, unanswered, read_back, lowered, lowered_slots, superseded,
-        going_on, going_on_after_a_cancel, big, unfinished, held, delayed, taken, answered_again, deleted, by_the_api,
-        drained_often, abandoned, *tales_of_answers.ALL,
+        woken, going_on, going_on_after_a_cancel, big, unfinished, held, delayed, taken, answered_again, deleted,
+        by_the_api, drained_often, abandoned, *tales_of_answers.ALL,
     )
 }  # fmt: skip
