@@ -227,10 +227,7 @@ class _Zygote:
 
     def children(self) -> list[int]:
         """Return every child, forked or inherited."""
-        data = os.pread(self.list, _CHUNK, 0)
-        while len(data) % _CHUNK == 0 and (more := os.pread(self.list, _CHUNK, len(data))):
-            data += more
-        return list(map(int, data.split()))
+        return _read_pids(self.list)
 
     def end(self) -> None:
         """Kill every task and its tree, because there is no agent for them any more."""
@@ -308,10 +305,18 @@ def _children(pid: int) -> list[int]:
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children", "rb", 0) as file:
-                found += map(int, file.read(1 << 20).split())
+                found += _read_pids(file.fileno())
     except OSError:
         pass  # it is gone, and its children are somebody else's now
     return found
+
+
+def _read_pids(fd: int) -> list[int]:
+    """Return a list of children: a read gives whole pids, so less than was asked for, and never more than a page."""
+    data = b""
+    while more := os.pread(fd, _CHUNK, len(data)):
+        data += more
+    return list(map(int, data.split()))
 
 
 def _descendants(pid: int) -> list[int]:
