@@ -70,7 +70,7 @@ class Zygote:
                 os.set_inheritable(fd, True)  # noqa: FBT003  positional only
             self._pid = os.posix_spawnp(
                 self._python,
-                [self._python, str(_FOLDER / "zygote.py"), *map(str, inherited), str(_FOLDER / "runner.py")],
+                [self._python, str(_FOLDER / "zygote.py"), *map(str, inherited), str(_FOLDER)],
                 dict(self._environ),
                 setsigmask=[],
                 setsigdef=[n for n in signal.valid_signals() if n not in (signal.SIGKILL, signal.SIGSTOP)],

@@ -19,7 +19,7 @@ until then, so a free lock means that nothing of that agent is alive.  A task wh
 kernel.
 """
 
-# ruff: noqa: PTH110, PTH112, PTH123, PTH208, SIM105
+# ruff: noqa: PTH123, PTH208, SIM105
 # pathlib and contextlib would be imported for nothing else, and every task is a fork of this memory.
 from __future__ import annotations
 
@@ -43,14 +43,12 @@ from importlib.machinery import PathFinder
 TYPE_CHECKING = False  # typing itself is not imported: it costs 2 ms and a third of a megabyte
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 #: The largest message that comes in one piece; a larger one comes in a file whose descriptor is sent along.
 _MAX_MESSAGE = 128 * 1024
-_MFD_CLOEXEC = 1
 #: How long an end is held back while something of its tree will not die (uninterruptible sleep).
 _SWEEP_SECONDS = 5.0
 #: How often what is left is killed and looked for in one go; each round reaches one generation further down.
@@ -58,18 +56,15 @@ _SWEEP_ROUNDS = 100
 _CHUNK = 4096
 #: The exit code of a child in which something of ours failed before the task.
 _NOT_RUN = 125
-_NO_PYTHON = "python.interpreter {}: it did not start the task; it must be Python 3.8 or newer (the log may say more)"
-_NO_INTERPRETER = "python.interpreter {}: {}; install it where the worker runs, or name another Python"
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_prctl = _libc.prctl
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
 _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
 class _Zygote:
-    def __init__(self, agent: socket.socket, runner: Callable[[dict[str, Any]], int]) -> None:
+    def __init__(self, agent: socket.socket, become: Callable[[dict[str, Any], int, int], int]) -> None:
         self.agent = agent
-        self.runner = runner
+        self.become = become
         self.pid = os.getpid()
         self.tasks: dict[int, str] = {}
         self.pids: dict[str, int] = {}
@@ -141,46 +136,13 @@ class _Zygote:
         if pid == 0:
             code = _NOT_RUN
             try:
-                code = self.become(job, fds[0])
+                code = self.become(job, fds[0], self.pid)
             except BaseException:  # noqa: BLE001  a forked child must never return into the zygote's loop
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(code)
         self.tasks[pid] = job["id"]
         self.pids[job["id"]] = pid
-
-    def become(self, job: dict[str, Any], log: int) -> int:
-        """In the child: turn into the task.  Return an exit code where it runs in this very process."""
-        os.setsid()
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != self.pid:
-            return 137
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        if job["refused"]:
-            return _fail(job, 126, job["refused"])
-        try:
-            os.chdir(job["cwd"])
-        except (OSError, ValueError) as error:
-            base = " (relative to {})".format(job["base"]) if job["base"] else ""
-            why = getattr(error, "strerror", None) or error
-            return _fail(job, 126, "the cwd {}{} cannot be entered: {}".format(job["cwd"], base, why))
-        argv = job["argv"]
-        if argv is not None:
-            if job["stdin"] is not None:
-                _feed(job["stdin"])
-            if job["interpreter"]:
-                _note(job, _NO_PYTHON.format(job["interpreter"]))  # it removes this when it gets so far
-            _execute(job, argv)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as every Python has it
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.closerange(3, 256)
-        gc.enable()
-        return self.runner(job)
 
     def signal(self, task: str, number: int) -> None:
         """Send a signal to a task and all its descendants; nothing happens where it has ended."""
@@ -246,60 +208,6 @@ def _noop(_number: int, _frame: object) -> None:
     """Be a handler: the kernel interrupts the poll, the wake-up descriptor says why."""
 
 
-def _execute(job: dict[str, Any], argv: list[str]) -> NoReturn:
-    try:
-        os.execve(_find(argv[0], job["env"].get("PATH", "")), argv, job["env"])  # noqa: S606  the user's own command
-    except FileNotFoundError:
-        if "/" in argv[0] and os.path.exists(argv[0]):
-            why = f"{argv[0]} exists, but the interpreter that its first line names does not"
-        elif "/" in argv[0]:
-            why = "command not found: {} (looked from {})".format(argv[0], job["cwd"])
-        else:
-            why = "command not found: {} (PATH is {})".format(argv[0], job["env"].get("PATH", "not set"))
-        code = 127
-    except (OSError, ValueError) as error:
-        why = "{} cannot be executed: {}".format(argv[0], getattr(error, "strerror", None) or error)
-        code = 126
-    if job["interpreter"]:
-        why = _NO_INTERPRETER.format(job["interpreter"], why)
-    os._exit(_fail(job, code, why))
-
-
-def _feed(value: Any) -> None:
-    """Make *value*, as JSON, the standard input: what a program must not be told by arguments, for all to see."""
-    fd = _libc.memfd_create(b"task", _MFD_CLOEXEC)  # Python has its own only where it was built on a newer system
-    with open(fd, "wb", closefd=False) as file:
-        file.write(json.dumps(value).encode())
-    os.lseek(fd, 0, os.SEEK_SET)
-    os.dup2(fd, 0)
-
-
-def _find(name: str, path: str) -> str:
-    """Return the file that *name* means; os.execvpe does the same in four times the time."""
-    if "/" in name:
-        return name
-    for folder in path.split(":"):
-        file = f"{folder}/{name}" if folder else name
-        if os.access(file, os.X_OK) and not os.path.isdir(file):
-            return file
-    raise FileNotFoundError(name)
-
-
-def _fail(job: dict[str, Any], code: int, why: str) -> int:
-    """Leave a line for the agent that tells this from the task's own exit code, and one in the log."""
-    _note(job, why)
-    os.write(2, b"[runyard] " + why.encode("utf-8", "backslashreplace") + b"\n")
-    return code
-
-
-def _note(job: dict[str, Any], why: str) -> None:
-    try:
-        fd = os.open(job["error"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(fd, why.encode("utf-8", "backslashreplace"))
-    except OSError:
-        pass  # a full disk: the log still says it
-
-
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     try:
@@ -347,18 +255,19 @@ def _read_all(fd: int) -> bytes:
         return file.read()
 
 
-def _load_runner(path: str) -> Callable[[dict[str, Any]], int]:
+def _load(folder: str, name: str) -> dict[str, Any]:
+    """Return what our own file beside this one defines; an import would need its folder on sys.path."""
+    path = f"{folder}/{name}.py"
     with open(path, "rb") as file:
         code = compile(file.read(), path, "exec")
-    names: dict[str, Any] = {"__name__": "runyard_runner", "__file__": path}
-    exec(code, names)  # noqa: S102  our own file, beside this one; an import would need its folder on sys.path
-    run: Callable[[dict[str, Any]], int] = names["run"]
-    return run
+    names: dict[str, Any] = {"__name__": "runyard_" + name, "__file__": path}
+    exec(code, names)  # noqa: S102  it is ours
+    return names
 
 
 def main() -> None:
     """Serve the agent at the other end of the inherited socket."""
-    agent_fd, lock_fd, runner = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    agent_fd, lock_fd, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     for fd in (agent_fd, lock_fd):
         os.set_inheritable(fd, False)  # noqa: FBT003  positional only
     os.umask(0o077)
@@ -369,7 +278,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)  # Python changes these, and what is ignored stays so over an exec
     # Lists the folders of sys.path once, for all tasks; Python looks again where a folder has changed.
     PathFinder.find_spec("no module has this name")
-    zygote = _Zygote(socket.socket(fileno=agent_fd), _load_runner(runner))
+    become, run = _load(folder, "forked")["become"], _load(folder, "runner")["run"]
+    zygote = _Zygote(socket.socket(fileno=agent_fd), lambda job, log, own: become(job, log, own, run))
     zygote.serve()
     zygote.end()
 

@@ -57,7 +57,7 @@ def test_the_worker_needs_the_standard_library_only(path: Path) -> None:
     assert foreign == set()
 
 
-@pytest.mark.parametrize("name", ["runner", "zygote"])
+@pytest.mark.parametrize("name", ["forked", "runner", "zygote"])
 def test_what_runs_inside_the_users_interpreter_is_alone(name: str) -> None:
     tree = ast.parse((ROOT / "worker" / f"{name}.py").read_text())
     foreign = {one for one in imports(tree) if one.partition(".")[0] not in sys.stdlib_module_names}

@@ -30,7 +30,7 @@ def test_the_worker_imports_the_standard_library_only(file: Path) -> None:
     assert imported(file) <= allowed
 
 
-@pytest.mark.parametrize("name", ["zygote.py", "runner.py"])
+@pytest.mark.parametrize("name", ["zygote.py", "forked.py", "runner.py"])
 def test_what_runs_on_the_tasks_interpreter_knows_no_sibling_and_old_grammar(name: str) -> None:
     assert "worker" not in imported(FOLDER / name)
     ast.parse((FOLDER / name).read_text(), feature_version=(3, 8))
