@@ -45,8 +45,9 @@ class Hands:
         self._ready.set()
         await asyncio.Event().wait()
 
-    def ended(self, attempt_id: str, status: int) -> None:
+    def ended(self, attempt_id: str, status: int, *, is_fenced: bool = False) -> None:
         assert status == 0
+        assert not is_fenced
         self._ends.pop(attempt_id).set()
 
     def refused(self, attempt_id: str, why: str) -> None:
@@ -63,6 +64,7 @@ class Hands:
         job: dict[str, Any] = {
             "id": name,
             "refused": "",
+            "lasts": False,
             "argv": argv,
             "stdin": None,
             "interpreter": None,

@@ -30,8 +30,11 @@ _SILENCE: Final = 3.0
 class Ends(Protocol):
     """Who hears of ends."""
 
-    def ended(self, attempt_id: str, status: int) -> None:
-        """A task ended with this wait status, and nothing of its tree is alive."""
+    def ended(self, attempt_id: str, status: int, *, is_fenced: bool = False) -> None:
+        """A task ended with this wait status, and nothing of its tree is alive.
+
+        With *is_fenced* the zygote killed it, since its lease was over.
+        """
         ...
 
     def refused(self, attempt_id: str, why: str) -> None:
@@ -60,6 +63,7 @@ class Zygote:
         #: Until when the zygote has to show that it hears; how often it has not.
         self._doubt: asyncio.TimerHandle | None = None
         self._silences = 0
+        self._until: float | None = None
 
     def start(self) -> None:
         """Start the process, from the main thread; raise OSError where the interpreter cannot be executed."""
@@ -85,6 +89,8 @@ class Zygote:
         self._socket = ours
         self._ready = False
         self._loop.add_reader(ours, self._receive)
+        if self._until is not None:
+            self._hold()
 
     def fork(self, job: Mapping[str, Any], log_fd: int) -> None:
         """Ask for a task; takes over *log_fd*."""
@@ -114,6 +120,19 @@ class Zygote:
             self._send(json.dumps({"do": "signal", "id": attempt_id, "signal": number}).encode(), [])
             if number == signal.SIGKILL and self._doubt is None:
                 self._ping()
+
+    def hold(self, until: float | None) -> None:
+        """Have all tasks but those that go on killed soon after *until*, should this process not do it.
+
+        By :func:`worker.linux.boottime`; None: no lease can be lost.
+        """
+        if until != self._until:
+            self._until = until
+            if self._socket is not None:
+                self._hold()
+
+    def _hold(self) -> None:
+        self._send(json.dumps({"do": "hold", "until": self._until}).encode(), [])
 
     def _ping(self) -> None:
         """See that the zygote hears: one that is stopped, or hangs, kills nobody."""
@@ -182,7 +201,7 @@ class Zygote:
                 return
             message = json.loads(data)
             if "status" in message:
-                self._ends.ended(message["id"], message["status"])
+                self._ends.ended(message["id"], message["status"], is_fenced=message["fenced"])
             elif "refused" in message:
                 self._ends.refused(message["id"], message["refused"])
             elif "pong" in message:

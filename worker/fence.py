@@ -27,6 +27,11 @@ class Fence:
         self.lapses = 0
 
     @property
+    def deadline(self) -> float | None:
+        """When the lease is over, by the clock that counts sleep; None: no lease can be lost."""
+        return self._deadline
+
+    @property
     def is_down(self) -> bool:
         """Whether the lease is over."""
         return self._deadline is not None and linux.boottime() >= self._deadline

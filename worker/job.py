@@ -33,6 +33,7 @@ def build(
     job = {
         "id": attempt_id,
         "refused": "",
+        "lasts": lasts(body),
         "argv": None,
         "stdin": None,
         "interpreter": None,
@@ -50,6 +51,11 @@ def build(
     if body["kind"] == "python":
         return _python(job, body, settings)
     return {**job, "refused": f"this worker does not know tasks of the kind {body['kind']!r}; update it"}
+
+
+def lasts(body: TaskBody) -> bool:
+    """Whether a task goes on when the lease of its agent is over."""
+    return body.get("on_lost_contact") == "continue"
 
 
 def _argv(body: TaskBody, task_python: str) -> list[str]:

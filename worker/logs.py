@@ -1,7 +1,8 @@
 """The log of an attempt: one file of raw bytes, in the order the task wrote them, capped.
 
-Whatever goes wrong with the file (a full disk, a folder that went away) never blocks and never fails the task: the
-bytes are counted as dropped, and the last line says so.
+Whatever goes wrong with the file (a full disk, a folder that went away) never fails the task: the bytes are counted as
+dropped, and the last line says so.  A disk that hangs is another matter: the agent hangs with it, and all that it would
+have done waits, but for the end of its lease, which the zygote sees to.
 """
 
 from __future__ import annotations

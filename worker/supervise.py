@@ -139,6 +139,8 @@ class Supervisor:
                 self._cancel(message["attempt_id"], message["reason"], message["grace"])
             case "beat":
                 self._fence.renew(message["ttl"], message.get("until"))
+                # After what the fence said in its fall: to the zygote a renewal clears what was before.
+                self._zygote.hold(self._fence.deadline)
             case "drain":
                 self.drain(message["grace"])
             case other:
@@ -303,7 +305,7 @@ class Supervisor:
         What waits for its start is not touched.  If it wins it then it is its lease that holds.
         """
         for attempt in list(self._attempts.values()):
-            if attempt.body is not None and attempt.body.get("on_lost_contact") != "continue":
+            if attempt.body is not None and not job.lasts(attempt.body):
                 self._stop(attempt, "fenced", 0)
 
     def give_up(self) -> None:
@@ -313,11 +315,13 @@ class Supervisor:
 
     # Ending
 
-    def ended(self, attempt_id: str, status: int) -> None:
+    def ended(self, attempt_id: str, status: int, *, is_fenced: bool = False) -> None:
         """The process ended and its tree is dead; its last output may still be in the pipe."""
         attempt = self._attempts.get(attempt_id)
         if attempt is None or attempt.phase != "running" or attempt.status is not None:
             return
+        if is_fenced:  # this process hung meanwhile, and hears of it before its own fence falls
+            attempt.wants("fenced")
         attempt.status = status
         attempt.ended_at = time.time()
         attempt.clear_timers()

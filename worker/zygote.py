@@ -6,13 +6,17 @@ The agent talks to it over a SEQPACKET socket, one JSON object a message::
     agent → zygote    {"do": "fork", "id", …}         with the pipe of the log, and more in a file where it is long
     agent → zygote    {"do": "signal", "id", "signal"}   to the whole tree of the task
     agent → zygote    {"do": "ping"}                     answered by {"pong"}, where it hears
+    agent → zygote    {"do": "hold", "until"}            the agent's lease, by the clock that counts sleep; null: none
     zygote → agent    {"ready": pid}                  once
-    zygote → agent    {"id", "status"}                ended with this wait status, and its tree is dead
+    zygote → agent    {"id", "status", "fenced"}      ended with this wait status, and its tree is dead
     zygote → agent    {"id", "refused"}               could not be forked
 
 Every task leads a session of its own and is the sub-reaper of its descendants: what it leaves behind, daemons with
 their own session included, becomes a child of the zygote in the moment the task ends.  So any child that the zygote did
 not fork itself belongs to a task that is over, and is killed before the end is reported.
+
+It does no I/O that can hang, and never waits for its agent.  So it kills by the agent's lease where the agent does not:
+one that hangs in a disk has a timer that does not fire.
 
 When the agent goes away the socket says so; the zygote then kills every task and ends.  It holds the agent's lock open
 until then, so a free lock means that nothing of that agent is alive.  A task whose zygote dies gets SIGKILL from the
@@ -53,6 +57,11 @@ _MAX_MESSAGE = 128 * 1024
 _SWEEP_SECONDS = 5.0
 #: How often what is left is killed and looked for in one go; each round reaches one generation further down.
 _SWEEP_ROUNDS = 100
+#: How long after the end of the lease the agent is given to do it itself; others may start the tasks a second after it.
+_LEASE_MARGIN = 0.3
+#: A poll does not count the sleep of the host, so the lease is looked at again this often.
+_LOOK_SECONDS = 1.0
+_LAPSED = "the agent lost contact with the metastore for longer than its lease before the task was forked"
 _CHUNK = 4096
 #: The exit code of a child in which something of ours failed before the task.
 _NOT_RUN = 125
@@ -68,9 +77,15 @@ class _Zygote:
         self.pid = os.getpid()
         self.tasks: dict[int, str] = {}
         self.pids: dict[str, int] = {}
-        #: Ended, not reported yet: (id, wait status), since when the first of them waits for its tree.
-        self.ended: list[tuple[str, int]] = []
+        #: When to kill in the agent's place, what would be killed, and what was.
+        self.until: float | None = None
+        self.mortal: set[str] = set()
+        self.fenced: set[str] = set()
+        #: Ended, not reported yet; since when the first of them waits for its tree.
+        self.ended: list[dict[str, Any]] = []
         self.held_since = 0.0
+        #: What the agent has had no room for.
+        self.unsent: list[bytes] = []
         self.wake_r, self.wake_w = os.pipe()
         # This process has one thread, so all its children, and those it inherits, stand in one list.
         self.list = os.open(f"/proc/self/task/{self.pid}/children", os.O_RDONLY | os.O_CLOEXEC)
@@ -88,19 +103,51 @@ class _Zygote:
         gc.disable()
         gc.freeze()
         while True:
-            ready = [fd for fd, _ in poll.poll(50 if self.ended else None)]
+            ready = [fd for fd, _ in poll.poll(self.patience())]
             if self.wake_r in ready:
                 _drain(self.wake_r)
             if self.wake_r in ready or self.ended:
                 self.reap()
-            if self.agent.fileno() in ready and not self.receive():
-                return
+            if self.unsent:
+                self.flush()
+            if self.agent.fileno() in ready:
+                if not self.receive():
+                    return
+            elif self.mortal and self.is_over():  # after what the agent has said: a renewal may be among it
+                self.lapse()
+
+    def patience(self) -> float | None:
+        """Return after how many milliseconds to look without being asked; None: not at all."""
+        if self.ended or self.unsent:
+            return 50
+        if self.until is None or not self.mortal:
+            return None
+        return 1000 * min(max(self.until - _boottime(), 0), _LOOK_SECONDS)
+
+    def is_over(self) -> bool:
+        return self.until is not None and _boottime() >= self.until
+
+    def lapse(self) -> None:
+        """Do what the agent should have done: kill, but for what asked to go on."""
+        for task in self.mortal:
+            self.signal(task, signal.SIGKILL)
+        self.fenced |= self.mortal
+        self.mortal.clear()
 
     def tell(self, message: dict[str, Any]) -> None:
+        self.unsent.append(json.dumps(message).encode())
+        self.flush()
+
+    def flush(self) -> None:
+        """Send as much as goes: whoever waited for an agent that hangs would hang with it."""
         try:
-            self.agent.send(json.dumps(message).encode(), socket.MSG_NOSIGNAL)
+            while self.unsent:
+                self.agent.send(self.unsent[0], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+                del self.unsent[0]
+        except BlockingIOError:
+            pass
         except OSError:
-            pass  # the agent is gone; the next receive says so
+            self.unsent.clear()  # the agent is gone; the next receive says so
 
     def receive(self) -> bool:
         """Do what the agent asks; False when there is no agent any more."""
@@ -120,6 +167,8 @@ class _Zygote:
                 self.fork(message, fds)
             elif message["do"] == "ping":
                 self.tell({"pong": self.pid})
+            elif message["do"] == "hold":
+                self.until = None if message["until"] is None else message["until"] + _LEASE_MARGIN
             else:
                 self.signal(message["id"], message["signal"])
         finally:
@@ -128,6 +177,9 @@ class _Zygote:
         return True
 
     def fork(self, job: dict[str, Any], fds: array.array[int]) -> None:
+        if self.is_over():
+            self.tell({"id": job["id"], "refused": _LAPSED})
+            return
         try:
             pid = os.fork()
         except OSError as error:
@@ -143,6 +195,8 @@ class _Zygote:
                 os._exit(code)
         self.tasks[pid] = job["id"]
         self.pids[job["id"]] = pid
+        if not job["lasts"]:
+            self.mortal.add(job["id"])
 
     def signal(self, task: str, number: int) -> None:
         """Send a signal to a task and all its descendants; nothing happens where it has ended."""
@@ -167,8 +221,8 @@ class _Zygote:
                 for each in [pid, *_descendants(pid)]:
                     _kill(each, signal.SIGKILL)
         if self.ended and (swept or time.monotonic() - self.held_since > _SWEEP_SECONDS):
-            for task, status in self.ended:
-                self.tell({"id": task, "status": status})
+            for end in self.ended:
+                self.tell(end)
             self.ended.clear()
 
     def collect(self) -> None:
@@ -185,7 +239,9 @@ class _Zygote:
                 del self.pids[task]
                 if not self.ended:
                     self.held_since = time.monotonic()
-                self.ended.append((task, status))
+                self.ended.append({"id": task, "status": status, "fenced": task in self.fenced})
+                self.fenced.discard(task)
+                self.mortal.discard(task)
 
     def children(self) -> list[int]:
         """Return every child, forked or inherited."""
@@ -202,6 +258,11 @@ class _Zygote:
             if not self.tasks and not self.children():
                 return
             time.sleep(0.002)
+
+
+def _boottime() -> float:
+    """Return what the agent counts its lease by: seconds since boot, sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _noop(_number: int, _frame: object) -> None:

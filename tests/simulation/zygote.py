@@ -52,6 +52,9 @@ class SimZygote:
         if task is not None:
             task.process.later(0.0002, task.signalled, number)
 
+    def hold(self, until: float | None) -> None:
+        """Leave it to the fence: here it is the fence that is looked at, and what hangs notices when it wakes up."""
+
     def close(self) -> None:
         self._killed()
 

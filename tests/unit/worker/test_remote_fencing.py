@@ -67,6 +67,51 @@ def test_a_task_that_asked_for_it_goes_on_without_contact(kit: Kit, api: Api) ->
     assert api.ended(other.attempt_id).state == "lost"
 
 
+def test_an_agent_that_stands_still_has_its_tasks_killed_all_the_same(kit: Kit, api: Api) -> None:
+    api.lease, api.heartbeat = 2, 0.4
+    kit.feed()
+    lasting = kit.begin("sleep 8; echo 7 > $RUNYARD_OUTPUT", on_lost_contact="continue")
+    other = kit.begin("(setsid sh -c 'echo $$ >> $JOURNAL; exec sleep 100') & echo $$ >> $JOURNAL; exec sleep 100")
+    api.until(lambda: len(kit.lines()) == 4, "both run")
+    os.kill(kit.agent, signal.SIGSTOP)
+    stood = time.monotonic()
+    try:
+        tree = [int(line) for line in kit.lines() if line != "up"]
+        api.until(lambda: not any(map(is_alive, tree)), "its tree is dead")
+        assert time.monotonic() - stood < 2 + 1, "by the time others may start it"
+    finally:
+        os.kill(kit.agent, signal.SIGCONT)
+    assert {lasting.wait(), other.wait()} == {"acked"}
+    (end,) = api.ended(other.attempt_id).ends
+    assert (end["outcome"], "lost contact" in end["error"]) == ("lost", True), "it is no failure of the task"
+    assert api.ended(lasting.attempt_id).finish["output"] == "7\n"
+
+
+def test_an_agent_that_hangs_in_a_log_has_its_tasks_killed_all_the_same(kit: Kit, api: Api) -> None:
+    """A pipe that nobody reads stands for a disk of the network that is cut.
+
+    When it is over the agent hears of the kill before its own fence falls: what is readable comes before timers.
+    """
+    api.lease, api.heartbeat = 2, 0.4
+    kit.feed()
+    attempt_id = kit.shell("echo $$ >> $JOURNAL; echo tick; exec sleep 100")
+    log = kit.home / "agent" / "attempts" / f"{attempt_id}.log"
+    os.mkfifo(log)
+    message = kit.send(attempt_id)
+    api.until(lambda: len(kit.lines()) == 1, "it runs")
+    api.stop()
+    hung = time.monotonic()
+    api.until(lambda: not is_alive(int(kit.lines()[0])), "it is dead")
+    assert time.monotonic() - hung < 2 + 1, "by the time others may start it"
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    log.unlink()
+    try:
+        api.until(lambda: kit.has_end(message), "the agent goes on")
+        assert '"outcome": "lost"' in kit.outcomes(), "it is no failure of the task"
+    finally:
+        os.close(reader)
+
+
 def test_nothing_is_asked_to_start_while_the_lease_is_over(kit: Kit, api: Api) -> None:
     """It would be killed in the moment in which it is won."""
     api.lease, api.heartbeat = 1.5, 0.3
