@@ -148,7 +148,8 @@ class AgentClient:
         active = [a for a, phase in self._phases.items() if phase in (Phase.PENDING, Phase.RUNNING)]
         own = sum(self._owners.get(a) is user for a in active)
         room = sum(each.slots or 0 for each in self._users)
-        if user.slots is not None and (own >= user.slots or len(active) >= room):
+        # Who has no slot gets nothing new: what comes all the same was started under another one, and counts there.
+        if user.slots and (own >= user.slots or len(active) >= room):
             return False
         self._phases[attempt_id] = Phase.PENDING
         self._owners[attempt_id] = user

@@ -33,6 +33,8 @@ class Placement:
     #: Not to be launched before.
     launch_after: datetime | None = None
     stop_reason: str | None = None
+    #: The executor that it was admitted to takes nothing here any more: another one of its place looks after it.
+    adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,14 @@ class GiveUp:
     id: AttemptId
 
 
-Decision = Relaunch | Stop | GiveUp
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Have it admitted anew: nobody has started it, and whoever looks after it now has no slot for it."""
+
+    id: AttemptId
+
+
+Decision = Relaunch | Stop | GiveUp | PutBack
 
 #: How long to wait for somebody to take an offer, by how often it was made again; the last one goes on.
 _PATIENCE: Final = tuple(timedelta(seconds=s) for s in (15, 30, 60, 120, 300))
@@ -148,7 +157,9 @@ def reconcile(
     """
     for placement in placements:
         fact = seen.get(placement.id, Seen("unknown"))
-        if placement.state is AttemptState.QUEUED:
+        if placement.state is AttemptState.QUEUED and placement.adopted:
+            yield PutBack(placement.id)  # whatever its phase: a start that is on its way meets an ended attempt
+        elif placement.state is AttemptState.QUEUED:
             waits = placement.launch_after is not None and placement.launch_after > now
             if fact.phase == "gone" and (eager or not waits):
                 yield Relaunch(placement.id)

@@ -14,7 +14,7 @@ from metastore.commands.attempts import End, end_attempt
 from metastore.queries import work
 from scheduler.decide import sleep_for
 from scheduler.door import stop_reason
-from scheduler.lost import GiveUp, Placement, Relaunch, Seen, Stop, reconcile
+from scheduler.lost import GiveUp, Placement, PutBack, Relaunch, Seen, Stop, reconcile
 from scheduler.offers import Offers
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dag.ids import AttemptId
     from dag.world import Clock, Entropy
     from executors.base import Door, Executor, Observation
-    from metastore.queries.work import Placed
+    from metastore.queries.work import Placed, Stopping
     from metastore.store import Store
     from scheduler.handover import Handover
     from scheduler.settings import SchedulerSettings
@@ -109,6 +109,19 @@ class Placements:
     def _places(self) -> list[str]:
         return sorted({executor.placed_on for executor in self._executors.values() if executor.placed_on})
 
+    def _keeper(self, one: Placed | Stopping) -> str:
+        """Return who looks after what lies at one of our places: the executor that put it there, if it is configured.
+
+        Else another one of that place: it asks the same agent (0028).
+        """
+        own = self._executors.get(one.executor)
+        if own is not None and own.placed_on == one.placed_on:
+            return own.name
+        return next(name for name, executor in self._executors.items() if executor.placed_on == one.placed_on)
+
+    def _is_adopted(self, one: Placed) -> bool:
+        return one.executor not in self._executors or self._executors[one.executor].slots == 0
+
     async def start(self) -> None:
         """Start the executors and make their agents and slots known."""
         for executor in self._executors.values():
@@ -124,10 +137,13 @@ class Placements:
         self._stops.close()
         for one in await self._store.read(work.placed, self._places):
             if one.state == "queued":
-                end = End(attempt_id=one.id, ended=Ended.DRAINED, cause="drained")
-                await self._store.write(end_attempt, end, actor="scheduler")
+                await self._put_back(one.id)
         for place in self._places:
             await self._store.write(release_agent, place, self._settings.host)
+
+    async def _put_back(self, attempt_id: AttemptId) -> None:
+        end = End(attempt_id=attempt_id, ended=Ended.DRAINED, cause="drained")
+        await self._store.write(end_attempt, end, actor="scheduler")
 
     async def _register(self, *, only_news: bool = False) -> bool:
         """Make agents and slots known, with how their executors are; return whether they are ours."""
@@ -213,7 +229,7 @@ class Placements:
         await self._register(only_news=True)
         found = await self._store.read(work.placed, self._places)
         for name in self._executors:
-            mine = [one for one in found if one.executor == name]
+            mine = [one for one in found if self._keeper(one) == name]
             if mine:
                 await self._reconcile(name, mine, eager=eager)
         await self._offers.look(eager=eager)
@@ -232,6 +248,7 @@ class Placements:
                 boot_id=one.boot_id,
                 launch_after=one.launch_after,
                 stop_reason=one.stop_reason,
+                adopted=self._is_adopted(one),
             )
             for one in placed
         ]
@@ -246,6 +263,8 @@ class Placements:
                     stops.setdefault(reason, []).append(attempt_id)
                 case GiveUp(attempt_id):
                     await self._lose(attempt_id)
+                case PutBack(attempt_id):
+                    await self._put_back(attempt_id)
                 case _:
                     assert_never(decision)
         if launches:
@@ -264,7 +283,6 @@ class Placements:
         await self._stops.wait(self._settings.safety_poll.total_seconds())
         batches: dict[tuple[str, str], list[AttemptId]] = {}
         for one in await self._store.read(work.stopping, self._places):
-            batches.setdefault((one.executor, one.reason), []).append(one.id)
+            batches.setdefault((self._keeper(one), one.reason), []).append(one.id)
         for (name, reason), batch in batches.items():
-            if name in self._executors:
-                await self._handover.stop(name, batch, stop_reason(reason))
+            await self._handover.stop(name, batch, stop_reason(reason))

@@ -93,7 +93,7 @@ _NEXT: Final = (
     select(func.min(runs.c.quarantined_until)).where(runs.c.quarantined_until > bindparam("now")),
 )
 _STOPPING: Final = (
-    select(_attempt.id, _attempt.executor, _attempt.stop_reason)
+    select(_attempt.id, _attempt.executor, _attempt.placed_on, _attempt.stop_reason)
     .where(
         text("attempts.state = 'running' AND attempts.stop_reason IS NOT NULL"),
         among(_attempt.placed_on, "places"),
@@ -160,6 +160,7 @@ class Stopping:
 
     id: AttemptId
     executor: str
+    placed_on: str | None
     reason: str
 
 
@@ -253,7 +254,7 @@ def to_placed(row: Any) -> Placed:
 def stopping(conn: Connection, places: Sequence[str]) -> list[Stopping]:
     """Return the running attempts of *places* that were asked to stop."""
     rows = conn.execute(_STOPPING, {"places": list(places)})
-    return [Stopping(AttemptId(row.id), row.executor, row.stop_reason) for row in rows]
+    return [Stopping(AttemptId(row.id), row.executor, row.placed_on, row.stop_reason) for row in rows]
 
 
 def active_runs(conn: Connection, now: datetime, after: int, most: int) -> list[int]:

@@ -114,7 +114,9 @@ def _active(tx: ModelTx) -> list[Attempt]:
 
 def stopping(tx: ModelTx, places: Sequence[str]) -> list[Stopping]:
     found: list[Any] = [one for one in _active(tx) if one.placed_on in places and one.state == "running"]
-    return [Stopping(one.id, one.executor, one.stop_reason) for one in found if one.stop_reason is not None]
+    return [
+        Stopping(one.id, one.executor, one.placed_on, one.stop_reason) for one in found if one.stop_reason is not None
+    ]
 
 
 def stopping_on(tx: ModelTx, workers: Sequence[str]) -> list[Directive]:

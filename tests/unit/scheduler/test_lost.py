@@ -17,6 +17,7 @@ from scheduler.lost import (
     OfferDecision,
     Phase,
     Placement,
+    PutBack,
     Relaunch,
     Seen,
     Stop,
@@ -28,6 +29,7 @@ from scheduler.lost import (
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A = AttemptId("a")
 QUEUED = Placement(id=A, state=AttemptState.QUEUED)
+ADOPTED = Placement(id=A, state=AttemptState.QUEUED, adopted=True)
 LATER = Placement(id=A, state=AttemptState.QUEUED, launch_after=NOW + timedelta(seconds=1))
 DUE = Placement(id=A, state=AttemptState.QUEUED, launch_after=NOW)
 RUNNING = Placement(id=A, state=AttemptState.RUNNING, boot_id="boot-1")
@@ -43,6 +45,15 @@ STOPPING = Placement(id=A, state=AttemptState.RUNNING, boot_id="boot-1", stop_re
         pytest.param(QUEUED, Seen("unknown"), None, id="queued and nothing known: wait"),
         pytest.param(LATER, Seen("gone", "boot-1"), None, id="deferred: not before its time"),
         pytest.param(DUE, Seen("gone", "boot-1"), Relaunch(A), id="deferred: when its time has come"),
+        pytest.param(ADOPTED, Seen("gone", "boot-1"), PutBack(A), id="of an executor that is gone: admitted anew"),
+        pytest.param(ADOPTED, Seen("unknown"), PutBack(A), id="whatever is known of it: its start is fenced"),
+        pytest.param(ADOPTED, Seen("pending"), PutBack(A), id="also when it is on its way"),
+        pytest.param(
+            replace(RUNNING, adopted=True), Seen("running"), None, id="what another executor has started goes on"
+        ),
+        pytest.param(
+            replace(RUNNING, adopted=True), Seen("gone", "boot-2"), GiveUp(A), id="a proof is one whoever has it"
+        ),
         pytest.param(RUNNING, Seen("running"), None, id="running: adopt it"),
         pytest.param(RUNNING, Seen("exited"), None, id="ended: its finish is on the way"),
         pytest.param(RUNNING, Seen("unknown"), None, id="nothing known proves nothing"),
