@@ -16,6 +16,7 @@ from scheduler.decide import sleep_for
 from scheduler.door import stop_reason
 from scheduler.lost import GiveUp, Placement, PutBack, Relaunch, Seen, Stop, reconcile
 from scheduler.offers import Offers
+from scheduler.strays import Strays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,10 +101,13 @@ class Placements:
         self._context = _Context(clock, entropy, self._door)
         self._clock = clock
         self._settings = settings
+        self._reminder = settings.safety_poll.total_seconds() / 2
         self._stops = store.subscribe("stop")
         self._told: dict[str, list[dict[str, Any]]] = {}
+        self._told_at: dict[str, float] = {}
         self._leased = store.dialect == "postgresql"
         self._offers = Offers(store, executors, handover, clock, settings)
+        self._strays = Strays(store, executors, clock, settings)
 
     @property
     def _places(self) -> list[str]:
@@ -153,7 +157,9 @@ class Placements:
         )
         for place in [*self._places, *unplaced]:
             executors = [self._describe(e) for e in self._executors.values() if (e.placed_on or unplaced[0]) == place]
-            if only_news and self._told.get(place) == executors:
+            # Without a lease that is renewed, this is how others know that these executors are there.
+            late = self._leased and place in unplaced and self._told_at.get(place, 0.0) < asked_at - self._reminder
+            if only_news and self._told.get(place) == executors and not late:
                 continue
             lease = self._settings.lease if self._leased and place not in unplaced else None
             holder = await self._store.write(
@@ -163,7 +169,7 @@ class Placements:
                 # Its tasks are not ours to judge.  After a crash it is over with the lease; a copy has to go.
                 log.error("another host has the agent of this home; waiting", agent=place, host=holder, hint=_COPIED)
                 return False
-            self._told[place] = executors
+            self._told[place], self._told_at[place] = executors, asked_at
         if not only_news:
             self._grant(asked_at)
         return True
@@ -233,6 +239,7 @@ class Placements:
             if mine:
                 await self._reconcile(name, mine, eager=eager)
         await self._offers.look(eager=eager)
+        await self._strays.look()
 
     def look_after(self, delay: timedelta) -> None:
         """Look again after *delay*: an executor deferred something for that long."""

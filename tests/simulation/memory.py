@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation.chance import true_time
-from tests.simulation.model import attempts, commands, queries, workers
+from tests.simulation.model import attempts, commands, queries, strays, workers
 from tests.simulation.model.rows import RUN_FINAL, Metastore, ModelTx
 from tests.simulation.store import Broken, Done, Dump, InDoubt
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.store import Call
     from tests.simulation.weather import Weather
 
-_MODULES: Final = (commands, attempts, workers, queries)
+_MODULES: Final = (commands, attempts, workers, queries, strays)
 #: Every command and query of the product that the simulated world calls, by its name.
 TWINS: Final[dict[str, Callable[..., Any]]] = (
     {

@@ -9,7 +9,7 @@ from dag.errors import BadCredential, RunyardError
 from dag.references import Unresolved
 from metastore.commands.attempts import End, Ending, EndNoted, NotStarted, Started, Starting
 from tests.simulation.model import rules
-from tests.simulation.model.going import admit, body_of, end_if_done, look_at, over, stop_everything
+from tests.simulation.model.going import admit, body_of, end_if_done, let_go_of_waiting, look_at, over, stop_everything
 from tests.simulation.model.workers import hold_alone, is_expired, let_go, lone, require_server
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ def _admit(tx: ModelTx, accepted: Sequence[Ending]) -> dict[str, list[Admitted]]
             if outlet.boot_id is not None or (outlet.executor, outlet.placed_on) not in outlets:
                 outlets[outlet.executor, outlet.placed_on] = outlet
     told: dict[str, list[Admitted]] = {}
-    if outlets:
+    if not outlets:
+        let_go_of_waiting(tx)
+    else:
         for one in admit(tx, list(outlets.values())):
             owner = accepted[0].attempt_id if one.body is None else owners[one.placed_on]
             told.setdefault(owner, []).append(one)

@@ -15,11 +15,13 @@ from metastore.commands import advance, agents, clear, dags, heal, lone, materia
 from metastore.commands import attempts as attempt_commands
 from metastore.commands import once as once_command
 from metastore.commands import runs as run_commands
+from metastore.commands import strays as stray_commands
 from metastore.commands.admission import Outlet, admit_ready
 from metastore.commands.attempts import End, Ending, Starting
 from metastore.commands.runs import NewRun
 from metastore.queries import offers as offer_queries
 from metastore.queries import runs as run_queries
+from metastore.queries import strays as stray_queries
 from metastore.queries import work
 from metastore.queries import workers as worker_queries
 from scheduler.loop import _snapshot
@@ -57,6 +59,7 @@ class Driver:
             (self._start, 12), (self._end, 18), (self._together, 10), (self._advance, 6), (self._cancel, 2),
             (self._time_out, 2), (self._clear, 3), (self._agent, 3), (self._expiry, 4), (self._register, 4),
             (self._beat, 6), (self._offer, 4), (self._stage, 3), (self._once, 2), (self._heal, 3), (self._query, 14),
+            (self._stray, 3),
         ]  # fmt: skip
 
     def step(self, now: datetime) -> Step:
@@ -178,6 +181,8 @@ class Driver:
             return agents.beat, (home, host, self._lease()), {}
         slots = {"name": "local", "slots": self._dice.randint(1, 4), "placed": True, "by_queue": False}
         queues = {"name": "dramatiq", "slots": None, "placed": False, "by_queue": True}
+        if self._flip(0.1):
+            return agents.register_agent, ("scheduler:h",), {"host": "h", "executors": [queues], "lease": None}
         lease = self._lease() if self._flip(0.9) else None
         return agents.register_agent, (home,), {"host": host, "executors": [slots, queues], "lease": lease}
 
@@ -337,6 +342,16 @@ class Driver:
             return heal.quarantine_run, (run.id, "it went wrong"), {}
         return heal.verify_run, (run.id,), {}
 
+    def _stray(self) -> Step | None:
+        run = self._run("running") if self._flip(0.9) else self._run()
+        if run is None:
+            return None
+        default = self._dice.choice(("local", "dramatiq"))
+        return stray_commands.follow_default, (run.id, default, [default], self._silence()), {}
+
+    def _silence(self) -> timedelta | None:
+        return self._dice.choice((None, LEASE))
+
     def _query(self) -> Step:
         now, both = self._now, ["local", "dramatiq"]
         places = [*_HOMES, *_WORKERS]
@@ -360,5 +375,7 @@ class Driver:
             (offer_queries.next_offer, (both,), {}),
             (offer_queries.idle_slots, (now, "dramatiq"), {}),
             (run_queries.get, name, {}),
+            (stray_queries.strays, (now, self._dice.choice((["local"], ["dramatiq"], both)), self._silence()), {}),
+            (stray_queries.runs_with_strays, (now, [self._dice.choice(both)], self._silence(), 0), {}),
         ]
         return self._dice.choice(asked)
