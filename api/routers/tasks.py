@@ -3,20 +3,20 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Query
 from starlette.responses import Response
 
 from api.auth import Scope
-from api.dependencies import DagId, MapIndex, RunId, Service, TaskId
+from api.dependencies import DagId, MapIndex, RunId, Service, Services, TaskId
 from api.pagination import Paged
 from api.responses import answer
 from api.routing import Router
 from api.schemas import tasks as schemas
 from dag.errors import NotFound
 from dag.states import TaskState
-from metastore.queries import attempts, runs, tasks, workers
+from metastore.queries import attempts, runs, strays, tasks, workers
 from metastore.records import AttemptRecord, RunRecord, TaskRecord
 
 router = Router(prefix="/api/v1", tags=["Tasks"])
@@ -47,8 +47,7 @@ async def list_tasks(
     """
     after = None if page.position is None else (page.position[0], page.position[1])
     states = [str(one) for one in state or ()]
-    now = service.clock.now()
-    seen = await service.store.read(_page, dag_id, run_id, now, limit=page.fetch, after=after, states=states)
+    seen = await service.store.read(_page, dag_id, run_id, service, limit=page.fetch, after=after, states=states)
     return page.answer(seen.records, seen.render, lambda record: [record.task_no, record.map_index])
 
 
@@ -65,8 +64,7 @@ async def get_task(
     dag_id: DagId, run_id: RunId, task_id: TaskId, service: Service, map_index: MapIndex = -1
 ) -> Response:
     """Get one task instance with its output."""
-    now = service.clock.now()
-    seen, output = await service.store.read(_with_output, dag_id, run_id, task_id, map_index, now)
+    seen, output = await service.store.read(_with_output, dag_id, run_id, task_id, map_index, service)
     return answer(seen.render(seen.records[0]) | {"output": None if output is None else json.loads(output)})
 
 
@@ -110,7 +108,7 @@ class _Seen:
     """Task instances, and what they wait for and are held by at the moment."""
 
     records: list[TaskRecord]
-    lacks: dict[tuple[str, str], Literal["no_worker", "queue_full"]]
+    lacks: dict[tuple[str, str], schemas.Lack]
     holders: dict[int, str]
 
     def render(self, record: TaskRecord) -> dict[str, Any]:
@@ -122,24 +120,35 @@ def _is_ready(record: TaskRecord) -> bool:
     return record.state == TaskState.SCHEDULED and record.blocked_on is None
 
 
-def _see(conn: Any, records: list[TaskRecord], now: datetime) -> _Seen:
+def _see(conn: Any, records: list[TaskRecord], service: Services) -> _Seen:
     ready = {(record.executor, record.queue) for record in records if _is_ready(record)}
-    lacks = {}
+    lacks: dict[tuple[str, str], schemas.Lack] = {}
     if ready:
+        now = service.clock.now()
+        known = _executors(conn, now, service)
         by_queue = workers.executors_by_queue(conn)
-        lacks = workers.waiting_for(conn, now, {place for place in ready if place[0] in by_queue})
+        lacks.update(workers.waiting_for(conn, now, {place for place in ready if place[0] in by_queue}))
+        # Where no scheduler is there at all, the executor is not what is missing.
+        lacks.update((place, "no_executor") for place in ready if known and place[0] not in known)
     return _Seen(records, lacks, tasks.holders(conn, [record.id for record in records if record.try_number]))
 
 
-def _page(conn: Any, /, dag_id: str, run_id: str, now: datetime, **options: Any) -> _Seen:
-    return _see(conn, tasks.page(conn, run_of(conn, dag_id, run_id).id, **options), now)
+def _executors(conn: Any, now: datetime, service: Services) -> list[str]:
+    """Return the executors that schedulers have; on SQLite there is one, and it has what this process is set to."""
+    if service.store.dialect == "sqlite":
+        return list(service.settings.executors)
+    return strays.there(conn, now, (), strays.heard_within(service.settings.worker_lease))
+
+
+def _page(conn: Any, /, dag_id: str, run_id: str, service: Services, **options: Any) -> _Seen:
+    return _see(conn, tasks.page(conn, run_of(conn, dag_id, run_id).id, **options), service)
 
 
 def _with_output(
-    conn: Any, /, dag_id: str, run_id: str, task_id: str, map_index: int, now: datetime
+    conn: Any, /, dag_id: str, run_id: str, task_id: str, map_index: int, service: Services
 ) -> tuple[_Seen, str | None]:
     record = instance_of(conn, dag_id, run_id, task_id, map_index)
-    return _see(conn, [record], now), tasks.output(conn, record.id)
+    return _see(conn, [record], service), tasks.output(conn, record.id)
 
 
 def _attempts(

@@ -8,6 +8,9 @@ from api.schemas.base import EXAMPLE_AT, Answer, Instant, instant, maybe, second
 from dag.states import AttemptState, TaskState
 from metastore.records import AttemptRecord, TaskRecord
 
+#: What a ready instance waits for that is not there.
+Lack = Literal["no_worker", "queue_full", "no_executor"]
+
 EXAMPLE: Final[dict[str, Any]] = {
     "task_id": "roll",
     "map_index": -1,
@@ -68,7 +71,8 @@ class Task(Answer):
     )
     reason: str | None = Field(
         description="Why it is in this state, where the state does not say all: a short code. `scheduled`: `no_worker` "
-        "where no live worker serves its queue, `queue_full` where all of them are busy."
+        "where no live worker serves its queue, `queue_full` where all of them are busy, `no_executor` where its task "
+        "names an executor that no scheduler has."
     )
     detail: str | None = Field(description="What it waits for, in a sentence; null where there is nothing to say.")
     try_number: int = Field(description="How many attempts there were; only ever grows. 0: none yet.")
@@ -147,10 +151,8 @@ class AttemptPage(Answer):
     next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last.")
 
 
-def render(
-    record: TaskRecord, *, waits_for: Literal["no_worker", "queue_full"] | None = None, held_by: str | None = None
-) -> dict[str, Any]:
-    """Write a :class:`Task`: *waits_for* is what a ready one lacks of its queue, *held_by* has its last attempt."""
+def render(record: TaskRecord, *, waits_for: Lack | None = None, held_by: str | None = None) -> dict[str, Any]:
+    """Write a :class:`Task`: *waits_for* is what a ready one lacks, *held_by* has its last attempt."""
     return {
         "task_id": record.task_id,
         "map_index": record.map_index,
@@ -175,8 +177,9 @@ def render(
     }
 
 
-_LACKS: Final = {
+_LACKS: Final[dict[Lack, str]] = {
     "no_worker": "No live worker serves the queue {0!r} of the executor {1!r}: start one, runyard worker --queues {0}.",
+    "no_executor": "No scheduler has the executor {1!r}: name another one in the DAG, or start one with it.",
     "queue_full": "All slots of the workers that serve the queue {0!r} of the executor {1!r} are taken.",
 }
 

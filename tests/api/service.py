@@ -76,8 +76,8 @@ class Api:
 
     def start(self, **settings: Any) -> FastAPI:
         """Make the app anew, as after a restart or on another replica."""
-        executors = ("local", "sequential", "dramatiq")
-        self.settings = ApiSettings(log_dir=self.log_dir, executors=executors, **settings)
+        executors = {"executors": ("local", "sequential", "dramatiq")}
+        self.settings = ApiSettings(log_dir=self.log_dir, **executors | settings)
         self.app = create_app(
             store=self.store, clock=self.clock, entropy=self.entropy, settings=self.settings, door=self.door
         )

@@ -107,6 +107,23 @@ class TestWaiting:
             task = (await reader.get(f"{path}/tasks/roll")).json()
             assert (task["reason"], task["detail"]) == (None, None)
 
+    async def test_a_task_says_that_no_scheduler_has_its_executor(self, both: Api) -> None:
+        await announce(both)
+        path = await ready(both, {"roll": TASK | {"executor": "dramatiq"}})
+        # As after a restart with other executors.
+        both.start(executors=("local",))
+        local = {"name": "local", "slots": 4, "placed": False, "by_queue": False, "status": "ok", "detail": ""}
+        await both.store.write(register_agent, "scheduler:here", host="here", executors=[local], lease=None)
+        async with await both.caller("read") as reader:
+            task = (await reader.get(f"{path}/tasks/roll")).json()
+            assert (task["state"], task["reason"]) == ("scheduled", "no_executor")
+            assert "'dramatiq'" in task["detail"]
+            (listed,) = (await reader.get(f"{path}/tasks")).json()["items"]
+            assert listed["reason"] == "no_executor"
+        async with await both.caller("trigger", "read") as caller:
+            assert (await caller.post(f"{path}/cancel", json={})).is_success
+            assert (await caller.get(path)).json()["state"] == "cancelled"
+
     async def test_a_task_says_that_all_slots_of_its_queue_are_taken(self, both: Api) -> None:
         await a_worker(both, slots=1)  # and one ahead
         path = await ready(both, dict.fromkeys("abc", TASK))
