@@ -195,7 +195,7 @@ class ExecutorConfig:
     log_dir: Path
     #: The interpreter that runs ``python`` tasks.
     task_python: str
-    #: How many attempts may run at once.
+    #: How many attempts may run at once; 0: only what was placed earlier is looked after.
     parallelism: int
     #: What ``http`` tasks may reach besides public addresses (networks, host names), and at which ports.
     http_allow: tuple[str, ...] = ()
@@ -212,7 +212,8 @@ class Executor(Protocol):
     traits: Traits
     #: Which agent holds what this executor places; None: any scheduler may act.  Known after ``start``.
     placed_on: str | None
-    #: How many attempts may be placed at once; None is unbounded, or ``by_queue``: what live workers have.
+    #: How many attempts may be placed at once; None is unbounded, or ``by_queue``: what live workers have.  0: nothing
+    #: is admitted to it, and it looks after what is there.
     slots: int | None
     #: Attempts are admitted queue by queue, as far as live workers serve them, and whoever takes one starts it.
     by_queue: bool

@@ -42,6 +42,14 @@ def prepare(home: Path, entropy: Entropy) -> str:
     return file.read_text().strip()
 
 
+def known_id(home: Path) -> str | None:
+    """Return the lasting id of the agent of *home*; None where there never was one."""
+    try:
+        return (home / "agent" / "id").read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
 def is_alive(home: Path) -> bool:
     """Whether an agent or its zygote holds the lock of *home*."""
     try:

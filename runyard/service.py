@@ -18,7 +18,10 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from api.app import create_app, stop_streams
 from api.settings import LOOPBACK, ApiSettings
 from executors import registry as executors
+from executors import spawn
 from executors.base import ExecutorConfig
+from executors.local import Local
+from metastore.queries import work
 from metastore.settings import DatabaseSettings
 from runyard import admin_key, web
 from runyard.exits import Exit, Stop
@@ -32,7 +35,7 @@ from scheduler.settings import SchedulerSettings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fastapi import FastAPI
 
@@ -82,7 +85,7 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
         if parts.scheduler:
             scheduler = Scheduler(
                 store=store,
-                executors=active,
+                executors=[*active, *await _caretakers(settings, store, active)],
                 clock=clock,
                 entropy=entropy,
                 registry=registry,
@@ -127,23 +130,39 @@ async def run(settings: Settings, parts: Parts, on_ready: Callable[[], Awaitable
 
 def load_executors(settings: Settings) -> list[Executor]:
     """Return the executors that *settings* name, the default one first."""
-    options = {"broker_url": settings.broker, "prefix": settings.queue_prefix}
-    return [
-        executors.make(
-            ExecutorConfig(
-                name=name,
-                home=settings.home,
-                code_dir=settings.code,
-                log_dir=settings.logs,
-                task_python=settings.task_python,
-                parallelism=settings.local_parallelism,
-                http_allow=settings.http_allow,
-                http_ports=settings.http_ports,
-                options=options,
-            )
+    return [_make(settings, name, settings.local_parallelism) for name in settings.executors]
+
+
+def _make(settings: Settings, name: str, parallelism: int) -> Executor:
+    return executors.make(
+        ExecutorConfig(
+            name=name,
+            home=settings.home,
+            code_dir=settings.code,
+            log_dir=settings.logs,
+            task_python=settings.task_python,
+            parallelism=parallelism,
+            http_allow=settings.http_allow,
+            http_ports=settings.http_ports,
+            options={"broker_url": settings.broker, "prefix": settings.queue_prefix},
         )
-        for name in settings.executors
-    ]
+    )
+
+
+async def _caretakers(settings: Settings, store: Store, active: Sequence[Executor]) -> list[Executor]:
+    """Return who looks after what is left at the agent of this home where none of *active* places there (0028).
+
+    It has no slots, so that nothing is admitted to it.  Only an agent can prove what became of what lies there, and on
+    SQLite there is no lease that would end instead.
+    """
+    if any(isinstance(executor, Local) for executor in active):
+        return []
+    agent_id = spawn.known_id(settings.home)
+    left = [] if agent_id is None else await store.read(work.placed, [agent_id])
+    if not left:
+        return []
+    log.warning("attempts are left at an agent that no configured executor has", attempts=len(left), agent=agent_id)
+    return [_make(settings, "local", 0)]
 
 
 async def _open_store(settings: Settings, clock: SystemClock, entropy: SystemEntropy) -> Store:

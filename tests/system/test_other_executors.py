@@ -31,6 +31,12 @@ tasks:
     depends_on: [gate]
 """
 
+NAMED = """
+dag_id: named
+tasks:
+  only: {command: [sleep, "60"], executor: local, kill_grace: PT1S}
+"""
+
 
 class Steps:
     """A run that stands before its gate, and a service that can be started again with other executors."""
@@ -54,6 +60,9 @@ class Steps:
 
     def run(self) -> dict[str, Any]:
         return next(run for run in self.made.ask("runs", "steps") if run["run_id"] == self.run_id)
+
+    def tasks(self) -> list[dict[str, Any]]:
+        return list(self.made.ask("tasks", "steps", self.run_id))
 
     def wait_for_state(self, state: str) -> None:
         wait_for(lambda: self.run()["state"] == state, 40)
@@ -115,3 +124,45 @@ def test_a_cancel_ends_what_died_with_its_agent(steps: Steps) -> None:
     steps.restart("local")
     assert steps.made.cli("cancel", "steps", steps.run_id).returncode == 0
     steps.wait_for_state("cancelled")
+
+
+#: Nobody listens there: a broker may be away.
+AWAY = "redis://127.0.0.1:1/0"
+
+
+def test_what_runs_at_the_own_agent_ends_there_though_no_executor_has_it_any_more(steps: Steps) -> None:
+    steps.made.kill()
+    steps.made.environ["RUNYARD_BROKER_URL"] = AWAY
+    steps.restart("dramatiq")
+    steps.gate.touch()
+    wait_for(lambda: [task["state"] for task in steps.tasks()] == ["success", "success", "scheduled"], 40)
+    assert steps.lines() == ["first", "gate"]
+    last = steps.tasks()[-1]
+    assert (last["executor"], last["reason"]) == ("dramatiq", "no_worker")
+
+
+def test_what_died_with_the_own_agent_is_given_up_though_no_executor_has_it_any_more(steps: Steps) -> None:
+    steps.kill_everything()
+    steps.made.environ["RUNYARD_BROKER_URL"] = AWAY
+    steps.restart("dramatiq")
+    wait_for(lambda: [(task["state"], task["executor"]) for task in steps.tasks()][1] == ("scheduled", "dramatiq"), 40)
+    assert steps.made.cli("cancel", "steps", steps.run_id).returncode == 0
+    steps.wait_for_state("cancelled")
+
+
+def test_a_task_that_names_an_executor_that_is_gone_says_so_and_can_be_cancelled(
+    make_service: Make, tmp_path: Path
+) -> None:
+    made = make_service(RUNYARD_EXECUTORS="local,sequential").start()
+    document = tmp_path / "named.yaml"
+    document.write_text(NAMED)
+    assert made.cli("apply", "-f", str(document)).returncode == 0
+    run_id = made.ask("trigger", "named")["run_id"]
+    wait_for(lambda: made.ask("tasks", "named", run_id)[0]["state"] == "running")
+    assert made.stop() == 0
+    made.environ["RUNYARD_EXECUTORS"] = "sequential"
+    made.start()
+    wait_for(lambda: made.ask("tasks", "named", run_id)[0]["reason"] == "no_executor")
+    wait_for(lambda: "configured nowhere" in made.log.read_text())
+    assert made.cli("cancel", "named", run_id).returncode == 0
+    wait_for(lambda: made.ask("runs", "named")[0]["state"] == "cancelled")

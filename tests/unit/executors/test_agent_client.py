@@ -100,3 +100,12 @@ async def test_what_was_started_under_a_lease_that_ran_out_is_not_passed_on_unde
     await _ask(client, wire)
     await asyncio.sleep(0.01)
     assert sorted(wire.tasks()) == ["next", "one"]
+
+
+async def test_who_has_no_slot_still_sends_what_was_started_under_another_executor() -> None:
+    """The answer to its start was lost: nobody else could send it again."""
+    client, _, wire = await _connected()
+    caretaker = Service()
+    caretaker.slots = 0
+    assert client.place(cast("Any", "one"), cast("Any", caretaker))
+    assert [message["attempt_id"] for message in wire.told if message["type"] == "launch"] == ["one"]

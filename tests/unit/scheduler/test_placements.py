@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from sqlalchemy import select
 
 from executors.base import Health, HealthStatus
+from metastore.models.agents import agents
 from scheduler.handover import Handover
 from scheduler.placements import Placements
 from scheduler.settings import SchedulerSettings
@@ -115,3 +117,51 @@ async def test_nothing_is_given_to_an_agent_before_it_has_its_lease(
     await hasty.asking
 
     assert heard == ["renewed", "asked for more"]
+
+
+class Away:
+    """An executor of queues, as quiet as one can be."""
+
+    name = "dramatiq"
+    slots = None
+    by_queue = True
+    placed_on = None
+
+    async def start(self, context: Context) -> None:
+        """There is nothing to start."""
+
+    def renew(self, _ttl: timedelta | None) -> None:
+        """There is nothing to renew."""
+
+    def health(self) -> Health:
+        return Health(HealthStatus.OK)
+
+
+@pytest.mark.postgres
+async def test_executors_without_an_agent_stay_known_to_other_schedulers(
+    store: Store, clock: FakeClock, entropy: SeededEntropy
+) -> None:
+    """No lease is renewed for them: they would be gone for others soon, who would take what waits for them."""
+    if store.dialect != "postgresql":
+        pytest.skip("SQLite has one service")
+    executors = {"dramatiq": cast("Executor", Away())}
+    placements = Placements(
+        store,
+        executors,
+        Handover(store, executors),
+        cast("Door", Listening([])),
+        clock=clock,
+        entropy=entropy,
+        settings=SchedulerSettings(host="here"),
+    )
+    await placements.start()
+
+    async def seen_after(seconds: int) -> Any:
+        clock.move(timedelta(seconds=seconds))
+        placements._context.wake()
+        await placements.reconcile()
+        return await store.read(lambda conn: conn.execute(select(agents.c.seen_at)).scalar_one())
+
+    first = await seen_after(0)
+    assert await seen_after(5) == first
+    assert await seen_after(6) > first
