@@ -107,6 +107,7 @@ class Placements:
         self._told_at: dict[str, float] = {}
         self._leased = store.dialect == "postgresql"
         self._offers = Offers(store, executors, handover, clock, settings)
+        self._look_at = 0.0
         self._strays = Strays(store, executors, clock, settings)
 
     @property
@@ -239,7 +240,9 @@ class Placements:
             if mine:
                 await self._reconcile(name, mine, eager=eager)
         await self._offers.look(eager=eager)
-        await self._strays.look()
+        if self._clock.monotonic() >= self._look_at:  # not with each end that is reported here
+            self._look_at = self._clock.monotonic() + self._reminder
+            await self._strays.look()
 
     def look_after(self, delay: timedelta) -> None:
         """Look again after *delay*: an executor deferred something for that long."""
