@@ -195,13 +195,11 @@ class PostgresStore:
                 return found
 
         async with asyncio.timeout(self._timeouts.patience):
-            while (outcome := await self._witness.outcome(witness, xid)) == "in progress":  # noqa: ASYNC110
-                await asyncio.sleep(0.05)  # of the database: it tells nobody
+            outcome = await _settled(lambda: self._witness.outcome(witness, xid))
             if outcome is not None:
                 return outcome == "committed"
             # Who was not there may say that it did not commit: what has committed keeps its number.
-            while (outcome := await self._repeatedly(ask)) == "in progress":  # noqa: ASYNC110  # of the database
-                await asyncio.sleep(0.05)
+            outcome = await _settled(lambda: self._repeatedly(ask))
         if outcome == "committed":
             msg = f"The database {self.settings.shown} went away in a COMMIT, and nobody knows if that took effect."
             raise Unavailable(msg)
@@ -266,6 +264,13 @@ class PostgresStore:
             self._hub.tell(topics)
             if self._exchange is not None:
                 self._exchange.tell(topics)
+
+
+async def _settled(ask: Callable[[], Awaitable[str | None]]) -> str | None:
+    """Return how a transaction ended, once it has."""
+    while (outcome := await ask()) == "in progress":  # noqa: ASYNC110  # of the database: it tells nobody
+        await asyncio.sleep(0.05)
+    return outcome
 
 
 def _nothing(tx: Tx) -> None:

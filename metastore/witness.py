@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: What ``pg_xact_status`` answers about the transaction that has this number.
 OUTCOME: Final = "SELECT pg_xact_status($1::text::xid8)"
+#: What a driver raises where nobody answers.
+_BROKEN: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 #: Seconds between two attempts to open another connection.
 _PAUSE: Final = 1.0
 
@@ -39,7 +41,7 @@ class Witness:
 
     async def open(self) -> None:
         """Connect, if that is possible now; the next one who needs it has it tried again."""
-        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(*_BROKEN):
             self._conn = await connect(self._settings, self._timeouts, name="runyard witness")
 
     def present(self) -> Any:
@@ -65,7 +67,7 @@ class Witness:
         async with self._turn:
             try:
                 said: str | None = await conn.fetchval(OUTCOME, xid)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except _BROKEN:
                 conn.terminate()
                 return None
         return said

@@ -25,10 +25,14 @@ _ANY_OFFER: Final = ANY_READY.where(task_instances.c.queue == bindparam("queue")
 _QUEUES_WITH_ROOM: Final = select(limits.c.key).where(
     limits.c.queue_of == bindparam("of"), limits.c.used < limits.c.capacity
 )
+#: An attempt that lies in a queue, in the words of the index of the active ones.
+IS_OFFERED: Final = (
+    text("attempts.state IN ('queued', 'running') AND attempts.state = 'queued'"),
+    _attempt.placed_on.is_(None),
+)
 _OFFERED: Final = (
     PLACED.where(
-        text("attempts.state IN ('queued', 'running') AND attempts.state = 'queued'"),
-        _attempt.placed_on.is_(None),
+        *IS_OFFERED,
         or_(
             _attempt.launch_after <= bindparam("now", type_=Instant),
             and_(bindparam("everything", type_=Integer) == 1, _attempt.deferred_reason.is_not(None)),
@@ -39,8 +43,7 @@ _OFFERED: Final = (
     .limit(MOST)
 )
 _NEXT_OFFER: Final = select(func.min(_attempt.launch_after)).where(
-    text("attempts.state IN ('queued', 'running') AND attempts.state = 'queued'"),
-    _attempt.placed_on.is_(None),
+    *IS_OFFERED,
     among(_attempt.executor, "executors"),
 )
 _LIVE_WORKERS: Final = select(agents.c.agent_id, agents.c.queues, agents.c.slots).where(

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, bindparam, func, or_, select, text
+from sqlalchemy import and_, bindparam, func, or_, select
 
 from dag.ids import AttemptId
-from dag.states import RunState, TaskState
+from dag.states import TaskState
 from metastore.among import among
 from metastore.models.agents import agents
 from metastore.models.attempts import attempts
 from metastore.models.base import Instant
 from metastore.models.runs import runs, task_instances
-from metastore.queries.work import MOST
+from metastore.queries.offers import IS_OFFERED
+from metastore.queries.work import IS_READY, IS_RUNNING, MOST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,27 +47,18 @@ _ANNOUNCED: Final = (
     )
     .limit(1_000)
 )
-_IS_READY: Final = (text("task_instances.state = 'scheduled'"), _instance.blocked_on.is_(None))
 # From one name to the next by the index of what is ready: however much that is, it costs a seek for each executor.
-_NEXT_READY: Final = select(func.min(_instance.executor)).where(*_IS_READY, _instance.executor > bindparam("after"))
+_NEXT_READY: Final = select(func.min(_instance.executor)).where(*IS_READY, _instance.executor > bindparam("after"))
 _READY_OF: Final = (
-    select(_instance.id, _instance.run).where(*_IS_READY, _instance.executor == bindparam("executor")).limit(10 * MOST)
+    select(_instance.id, _instance.run).where(*IS_READY, _instance.executor == bindparam("executor")).limit(10 * MOST)
 )
 _OFFERS: Final = (
-    select(_attempt.id)
-    .where(
-        text("attempts.state IN ('queued', 'running') AND attempts.state = 'queued'"),
-        _attempt.placed_on.is_(None),
-        ~among(_attempt.executor, "known"),
-    )
-    .order_by(_attempt.id)
-    .limit(MOST)
+    select(_attempt.id).where(*IS_OFFERED, ~among(_attempt.executor, "known")).order_by(_attempt.id).limit(MOST)
 )
 _RUNS: Final = (
     select(runs.c.id)
     .where(
-        text("runs.state IN ('running', 'cancelling')"),
-        runs.c.state == RunState.RUNNING.value,
+        *IS_RUNNING,
         runs.c.id > bindparam("after"),
         select(_instance.id)
         .where(_instance.run == runs.c.id, _instance.state.in_(UNPLACED), ~among(_instance.executor, "known"))

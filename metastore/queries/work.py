@@ -62,32 +62,26 @@ _DUE: Final = (
     .distinct()
     .limit(MOST)
 )
+#: A running run, in the words of the index of the active ones.
+IS_RUNNING: Final = (text("runs.state IN ('running', 'cancelling')"), runs.c.state == RunState.RUNNING.value)
 _OVERDUE: Final = (
     select(runs.c.id)
     .where(
-        text("runs.state IN ('running', 'cancelling')"),
-        runs.c.state == RunState.RUNNING.value,
+        *IS_RUNNING,
         runs.c.deadline_at <= bindparam("now"),
         _HEALTHY,
     )
     .order_by(runs.c.deadline_at)
     .limit(MOST)
 )
-ANY_READY: Final = (
-    select(_instance.id)
-    .where(
-        _instance.executor == bindparam("executor"),
-        text("task_instances.state = 'scheduled'"),
-        _instance.blocked_on.is_(None),
-    )
-    .limit(1)
-)
+#: An instance that waits for a slot.
+IS_READY: Final = (text("task_instances.state = 'scheduled'"), _instance.blocked_on.is_(None))
+ANY_READY: Final = select(_instance.id).where(_instance.executor == bindparam("executor"), *IS_READY).limit(1)
 _NEXT: Final = (
     select(func.min(runs.c.run_after)).where(text("runs.state = 'queued'"), runs.c.run_after > bindparam("now")),
     select(func.min(_instance.due_at)).where(_instance.due_at > bindparam("now")),
     select(func.min(runs.c.deadline_at)).where(
-        text("runs.state IN ('running', 'cancelling')"),
-        runs.c.state == RunState.RUNNING.value,
+        *IS_RUNNING,
         runs.c.deadline_at > bindparam("now"),
     ),
     select(func.min(runs.c.quarantined_until)).where(runs.c.quarantined_until > bindparam("now")),
