@@ -34,6 +34,7 @@ if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
 
 import array
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -146,8 +147,9 @@ class _Zygote:
                 del self.unsent[0]
         except BlockingIOError:
             pass
-        except OSError:
-            self.unsent.clear()  # the agent is gone; the next receive says so
+        except OSError as error:
+            if error.errno not in (errno.ENOBUFS, errno.ENOMEM):  # memory is short: that is no end of the agent's
+                self.unsent.clear()  # the agent is gone; the next receive says so
 
     def receive(self) -> bool:
         """Do what the agent asks; False when there is no agent any more."""

@@ -151,6 +151,32 @@ def test_an_agent_that_hears_nothing_holds_no_kill_up(agent: Agent) -> None:
     assert [end["id"] for end in ends if end.get("fenced")] == ["long"]
 
 
+SHORT = f"""
+import errno, runpy
+names = runpy.run_path({str(FOLDER / "zygote.py")!r})
+class Agent:
+    def __init__(self, *errors):
+        self.errors, self.heard = list(errors), 0
+    def send(self, data, flags):
+        if self.errors:
+            raise OSError(self.errors.pop(), "")
+        self.heard += 1
+for errors, heard in (((errno.ENOBUFS, errno.ENOMEM), 1), ((errno.EPIPE,), 0)):
+    agent = Agent(*errors)
+    zygote = names["_Zygote"](agent, None)
+    zygote.tell({{"id": "a", "status": 9}})
+    for _ in range(2):
+        assert zygote.patience() == 50 or not zygote.unsent
+        zygote.flush()
+    assert agent.heard == heard, (errors, agent.heard)
+"""
+
+
+def test_what_cannot_be_told_for_want_of_memory_is_told_later() -> None:
+    """An agent that lives would wait for that end for ever."""
+    subprocess.run([sys.executable, "-c", SHORT], check=True, timeout=20)
+
+
 class _Ends:
     def __init__(self) -> None:
         self.refusals: asyncio.Queue[str] = asyncio.Queue()
