@@ -140,8 +140,8 @@ class AgentClient:
 
     # Placements
 
-    def place(self, attempt_id: AttemptId, user: User) -> bool:
-        """Launch an attempt; False where no slot is free."""
+    def place(self, attempt_id: AttemptId, user: User, *, started: bool = False) -> bool:
+        """Launch an attempt; False where no slot is free for one that is not *started*."""
         if attempt_id in self._phases:
             self._owners.setdefault(attempt_id, user)
             return True
@@ -149,7 +149,7 @@ class AgentClient:
         own = sum(self._owners.get(a) is user for a in active)
         room = sum(each.slots or 0 for each in self._users)
         # Who has no slot gets nothing new: what comes all the same was started under another one, and counts there.
-        if user.slots and (own >= user.slots or len(active) >= room):
+        if user.slots and not started and (own >= user.slots or len(active) >= room):
             return False
         self._phases[attempt_id] = Phase.PENDING
         self._owners[attempt_id] = user

@@ -76,6 +76,8 @@ class Launch:
     priority: int = 0
     #: What a worker shows to start it (:mod:`dag.tickets`); "" where no worker has to.
     ticket: str = field(default="", repr=False)
+    #: The metastore has it as started, and the answer to that may have been lost: it has its slot already.
+    started: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class Local:
             return [Deferred(launch.attempt_id, why, _NOT_CONNECTED) for launch in batch]
         results: list[LaunchResult] = []
         for launch in batch:
-            if client.place(launch.attempt_id, self):
+            if client.place(launch.attempt_id, self, started=launch.started):
                 results.append(Accepted(launch.attempt_id))
             else:
                 why = f"all {self.slots} slots of the executor {self.name} are taken"

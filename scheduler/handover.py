@@ -8,6 +8,7 @@ nobody else waiting.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
@@ -62,7 +63,14 @@ class Handover:
     def again(self, name: str, placed: Iterable[Placed]) -> None:
         """Launch what an executor has not, or should have by now."""
         self.launch(
-            name, [self._launch_of(name, one.id, one.labels, one.queue or "default", one.priority) for one in placed]
+            name,
+            [
+                replace(
+                    self._launch_of(name, one.id, one.labels, one.queue or "default", one.priority),
+                    started=one.state == "running",
+                )
+                for one in placed
+            ],
         )
 
     def _launch_of(

@@ -232,6 +232,9 @@ async def test_two_executors_share_one_agent_and_keep_their_slots(bench: Bench, 
     bench.reconciles = False
     results = await sequential.launch([Launch(one), Launch(two)])
     assert [type(result).__name__ for result in results] == ["Accepted", "Deferred"]
+    # As after a crash between a start and its answer: it has its slot in the metastore, and nobody else would run it.
+    results = await sequential.launch([Launch(two, started=True)])
+    assert [type(result).__name__ for result in results] == ["Accepted"]
     await sequential.stop(drain=timedelta(0))
     assert (await bench.end_of(one)).state == "success"
     assert (await bench.run(argv=["true"])).state == "success"
