@@ -9,8 +9,8 @@ import structlog
 from dag.errors import Unavailable
 from dag.outcomes import Ended
 from metastore.commands.attempts import End, end_attempt
-from metastore.commands.strays import follow_default
-from metastore.queries import strays as queries
+from metastore.commands.strays import find_runs_with_strays, find_strays, follow_default
+from metastore.queries.strays import PAGE, heard_within
 from metastore.queries.work import MOST
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dag.ids import AttemptId
     from dag.world import Clock
     from executors.base import Executor
+    from metastore.queries.strays import Strays as Found
     from metastore.store import Store
     from scheduler.settings import SchedulerSettings
 
@@ -38,14 +39,27 @@ class Strays:
         self._clock = clock
         self._within: timedelta | None = None
         if store.dialect == "postgresql":
-            self._within = queries.heard_within(settings.lease)
+            self._within = heard_within(settings.lease)
         self._is_new = True
+        #: Not before, by the monotonic clock.
+        self._look_at = 0.0
+        #: Of what is ready, the next look begins after this instance.
+        self._after = 0
         #: Instances that were looked at and stay where they are: their tasks name their executors.
         self._staying: set[int] = set()
+        #: Those of them that were met since the looks began at the first one.
+        self._met: set[int] = set()
         self._named: set[str] = set()
 
+    def hold_off(self) -> None:
+        """Wait until other schedulers can have said that they are there: the metastore was away, for them as well."""
+        if self._within is not None:
+            self._look_at = self._clock.monotonic() + self._within.total_seconds()
+
     async def look(self) -> None:
-        """Look at what is ready or offered; the first time at all that waits."""
+        """Look at what is ready or offered, of very much at a part; the first time at all that waits."""
+        if self._clock.monotonic() < self._look_at:
+            return
         if self._is_new:
             await self._look_at_all()
             self._is_new = False
@@ -54,19 +68,20 @@ class Strays:
             await self._withdraw(attempt_id)
         if found.offers:
             found = await self._find()
-        self._staying &= {instance for instance, _ in found.ready}
         for run in sorted({run for instance, run in found.ready if instance not in self._staying}):
-            if await self._follow(run):
-                self._staying |= {instance for instance, its_run in found.ready if its_run == run}
+            await self._follow(run)
+        self._met |= self._staying & {instance for instance, _ in found.ready}
+        self._after = found.ready[-1][0] if len(found.ready) == PAGE else 0
+        if not self._after:
+            self._staying, self._met = self._met, set()
 
-    async def _find(self) -> queries.Strays:
-        return await self._store.read(queries.strays, self._clock.now(), self._own, self._within)
+    async def _find(self) -> Found:
+        return await self._store.write(find_strays, self._own, self._within, self._after)
 
     async def _look_at_all(self) -> None:
         after, found = 0, [0] * MOST
         while len(found) == MOST:
-            now = self._clock.now()
-            found = await self._store.read(queries.runs_with_strays, now, self._own, self._within, after)
+            found = await self._store.write(find_runs_with_strays, self._own, self._within, after)
             for run in found:
                 await self._follow(run)
                 after = run
@@ -74,10 +89,20 @@ class Strays:
     async def _withdraw(self, attempt_id: AttemptId) -> None:
         """Put an offer back that nobody looks after; who finds its message later is refused: it has ended."""
         end = End(attempt_id=attempt_id, ended=Ended.DRAINED, cause="drained", error="its executor is gone")
-        await self._store.write(end_attempt, end, actor="scheduler")
+        try:
+            await self._store.write(end_attempt, end, actor="scheduler")
+        except Unavailable:
+            raise
+        except Exception:
+            # An offer whose run cannot be read must not keep the others.
+            log.exception("an offer cannot be withdrawn", attempt=attempt_id)
 
-    async def _follow(self, run: int) -> bool:
-        """Have what may of a run follow the default; return whether that could be done."""
+    async def _follow(self, run: int) -> None:
+        """Have what may of a run follow the default, and remember what stays.
+
+        Only what names its executor is known to stay: a scheduler that was thought to be gone may have spoken again,
+        and may go later.
+        """
         try:
             done = await self._store.write(follow_default, run, self._default, self._own, self._within)
         except Unavailable:
@@ -85,10 +110,10 @@ class Strays:
         except Exception:
             # A run that cannot even be looked at must not keep the others.
             log.exception("strays cannot be moved", run=run)
-            return False
+            return
         if done.moved:
             log.info("tasks follow the default executor", run=run, tasks=done.moved, executor=self._default)
-        for name in set(done.named) - self._named:
+        self._staying.update(done.named)
+        for name in sorted({*done.named.values()} - self._named):
             self._named.add(name)
             log.warning("tasks name an executor that is configured nowhere, and wait for it", executor=name, run=run)
-        return True

@@ -1,4 +1,8 @@
-"""Task instances that are meant for an executor that nobody has any more."""
+"""Task instances that are meant for an executor that nobody has any more.
+
+Who looks for them does so in a transaction of a command, although it writes nothing: whether a scheduler is there goes
+by leases, and these by the database's clock.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,13 @@ from metastore.among import among
 from metastore.commands.turn import open_turn
 from metastore.each import expect
 from metastore.models.runs import task_instances
-from metastore.queries.strays import UNPLACED, there
+from metastore.queries.strays import UNPLACED, runs_with_strays, strays, there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
+    from metastore.queries.strays import Strays
     from metastore.store import Tx
 
 _instance = task_instances.c
@@ -37,8 +42,18 @@ class Followed:
 
     #: How many follow the default now.
     moved: int
-    #: Executors that tasks of it name themselves, which nobody but the author of the DAG can change.
-    named: list[str]
+    #: Instances that stay, with the executors that their tasks name: nobody but the author of the DAG can change that.
+    named: dict[int, str]
+
+
+def find_strays(tx: Tx, own: Sequence[str], within: timedelta | None, after: int) -> Strays:
+    """Return what is ready or offered for nobody; see :func:`metastore.queries.strays.strays`."""
+    return strays(tx.conn, tx.now, own, within, after)
+
+
+def find_runs_with_strays(tx: Tx, own: Sequence[str], within: timedelta | None, after: int) -> list[int]:
+    """Return the runs that have any; see :func:`metastore.queries.strays.runs_with_strays`."""
+    return runs_with_strays(tx.conn, tx.now, own, within, after)
 
 
 def follow_default(tx: Tx, run: int, default: str, own: Sequence[str], within: timedelta | None) -> Followed:
@@ -49,9 +64,10 @@ def follow_default(tx: Tx, run: int, default: str, own: Sequence[str], within: t
     """
     turn = open_turn(tx, run)
     if turn is None or turn.state is not RunState.RUNNING:
-        return Followed(0, [])
+        return Followed(0, {})
     rows = tx.conn.execute(_STRAYS, {"run": run, "known": there(tx.conn, tx.now, own, within)}).all()
-    mine = [row for row in rows if turn.task(row.task_no).executor is None]
+    named = {row.id: row.executor for row in rows if turn.task(row.task_no).executor is not None}
+    mine = [row for row in rows if row.id not in named]
     if mine:
         done = tx.conn.execute(_MOVE, {"ids": [row.id for row in mine], "to": default})
         expect(done.rowcount, len(mine), "follow the default executor")
@@ -60,4 +76,4 @@ def follow_default(tx: Tx, run: int, default: str, own: Sequence[str], within: t
         if any(row.state == TaskState.SCHEDULED for row in mine):
             tx.topics.add("ready")
     turn.close()
-    return Followed(len(mine), sorted({row.executor for row in rows if turn.task(row.task_no).executor is not None}))
+    return Followed(len(mine), named)

@@ -33,6 +33,9 @@ _SHORTEST: Final = timedelta(seconds=80)
 #: States in which an instance has no attempt, and will be admitted to the executor that its row names.
 UNPLACED: Final = tuple(sorted(str(one) for one in (TaskState.PENDING, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY)))
 
+#: How many that are ready one look is given.
+PAGE: Final = 10 * MOST
+
 _instance = task_instances.c
 _attempt = attempts.c
 #: Agents are hosts with a scheduler: there are never many.
@@ -50,7 +53,10 @@ _ANNOUNCED: Final = (
 # From one name to the next by the index of what is ready: however much that is, it costs a seek for each executor.
 _NEXT_READY: Final = select(func.min(_instance.executor)).where(*IS_READY, _instance.executor > bindparam("after"))
 _READY_OF: Final = (
-    select(_instance.id, _instance.run).where(*IS_READY, _instance.executor == bindparam("executor")).limit(10 * MOST)
+    select(_instance.id, _instance.run)
+    .where(*IS_READY, _instance.executor == bindparam("executor"), _instance.id > bindparam("after"))
+    .order_by(_instance.id)
+    .limit(PAGE)
 )
 _OFFERS: Final = (
     select(_attempt.id).where(*IS_OFFERED, ~among(_attempt.executor, "known")).order_by(_attempt.id).limit(MOST)
@@ -73,7 +79,7 @@ _RUNS: Final = (
 class Strays:
     """What waits for executors that nobody has."""
 
-    #: (instance, its run): ready to be admitted.
+    #: (instance, its run): ready to be admitted, by number.  As many as :data:`PAGE`: there may be more.
     ready: list[tuple[int, int]]
     #: In a queue, and taken by nobody.
     offers: list[AttemptId]
@@ -96,17 +102,17 @@ def there(conn: Connection, now: datetime, own: Sequence[str], within: timedelta
     return sorted(found)
 
 
-def strays(conn: Connection, now: datetime, own: Sequence[str], within: timedelta | None) -> Strays:
-    """Return what is ready or offered for executors that are not :func:`there`; of very many, the first ones."""
+def strays(conn: Connection, now: datetime, own: Sequence[str], within: timedelta | None, after: int) -> Strays:
+    """Return what is ready or offered for executors that are not :func:`there`; of what is ready, from *after* on."""
     known = there(conn, now, own, within)
     ready: list[tuple[int, int]] = []
     name: Any = conn.execute(_NEXT_READY, {"after": ""}).scalar()
     while name is not None:
         if name not in known:
-            ready += [(row.id, row.run) for row in conn.execute(_READY_OF, {"executor": name})]
+            ready += [(row.id, row.run) for row in conn.execute(_READY_OF, {"executor": name, "after": after})]
         name = conn.execute(_NEXT_READY, {"after": name}).scalar()
     offers = [AttemptId(one) for one in conn.execute(_OFFERS, {"known": known}).scalars()]
-    return Strays(sorted(ready), offers)
+    return Strays(sorted(ready)[:PAGE], offers)
 
 
 def runs_with_strays(

@@ -12,7 +12,7 @@ from dag.outcomes import Ended
 from metastore.commands.admission import Admitted, Outlet, admit_ready
 from metastore.commands.agents import register_agent
 from metastore.commands.attempts import End, end_attempt
-from metastore.commands.strays import Followed, follow_default
+from metastore.commands.strays import Followed, find_runs_with_strays, find_strays, follow_default
 from metastore.models.agents import agents
 from metastore.queries import strays
 from metastore.queries import tasks as task_queries
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.world import FakeClock
 
 LEASE = timedelta(seconds=90)
-NOTHING_MOVED = Followed(0, [])
+NOTHING_MOVED = Followed(0, {})
 
 
 class Changed(Flow):
@@ -42,11 +42,13 @@ class Changed(Flow):
     ) -> Followed:
         return await self.store.write(follow_default, run.id, default, list(own), within)
 
-    async def find(self, own: Sequence[str] = ("other",), within: timedelta | None = LEASE) -> strays.Strays:
-        return await self.store.write(lambda tx: strays.strays(tx.conn, tx.now, own, within))
+    async def find(
+        self, own: Sequence[str] = ("other",), within: timedelta | None = LEASE, after: int = 0
+    ) -> strays.Strays:
+        return await self.store.write(find_strays, own, within, after)
 
     async def runs_with_strays(self, after: int, own: str = "other") -> list[int]:
-        return await self.store.write(lambda tx: strays.runs_with_strays(tx.conn, tx.now, [own], LEASE, after))
+        return await self.store.write(find_runs_with_strays, [own], LEASE, after)
 
     async def there(self, within: timedelta | None) -> list[str]:
         # Not by this host's clock: leases are in the database's time.
@@ -93,13 +95,14 @@ async def test_what_has_no_attempt_follows_the_default_and_what_is_named_stays(f
     (waits,) = {"a", "b"} - {held}
     assert await flow.find(within=None) == strays.Strays([(await _id(flow, run, waits), run.id)], [])
 
-    assert await flow.follow(run, within=None) == Followed(2, ["local"])
+    named = {await _id(flow, run, "named"): "local"}
+    assert await flow.follow(run, within=None) == Followed(2, named)
 
     assert await flow.executors(run) == {held: "local", waits: "other", "later": "other", "named": "local"}
     assert await flow.find(within=None) == strays.Strays([], [])
     moved = (await flow.events(run))[-1]
     assert (moved.kind, moved.data) == ("run.moved", {"from": ["local"], "to": "other", "instances": 2})
-    assert await flow.follow(run, within=None) == Followed(0, ["local"])
+    assert await flow.follow(run, within=None) == Followed(0, named)
     assert (await flow.events(run))[-1].kind == "run.moved"
     await flow.check()
 
@@ -140,7 +143,7 @@ async def test_a_lost_attempt_of_the_old_executor_is_found_when_it_is_ready_agai
     lost = End(attempt_id=running.attempt_id, ended=Ended.LOST, cause="worker_lost")
     await flow.store.write(end_attempt, lost, [Outlet("other", flow.agent)], actor="scheduler")
     assert [its_run for _, its_run in (await flow.find(within=None)).ready] == [run.id]
-    assert await flow.follow(run, within=None) == Followed(1, [])
+    assert await flow.follow(run, within=None) == Followed(1, {})
 
 
 async def test_two_schedulers_with_different_executors_take_nothing_from_each_other(flow: Changed) -> None:
@@ -162,7 +165,7 @@ async def test_an_executor_is_gone_when_the_lease_of_its_scheduler_is_over(flow:
     await flow.announce("agent-2", "other")
     assert await flow.runs_with_strays(0) == [run.id]
     assert await flow.runs_with_strays(run.id) == []
-    assert await flow.follow(run) == Followed(1, [])
+    assert await flow.follow(run) == Followed(1, {})
 
 
 async def test_executors_of_queues_are_there_while_their_scheduler_says_so(flow: Changed) -> None:
@@ -196,11 +199,26 @@ async def test_an_offer_that_nobody_looks_after_is_put_back_at_no_cost(flow: Cha
     end = End(attempt_id=offer.attempt_id, ended=Ended.DRAINED, cause="drained")
     assert (await flow.store.write(end_attempt, end, actor="scheduler")).accepted
     assert (await flow.find(within=None)).offers == []
-    assert await flow.follow(run, within=None) == Followed(1, [])
+    assert await flow.follow(run, within=None) == Followed(1, {})
     record = await flow.store.read(task_queries.get, run.id, "a")
     assert record is not None
     assert (record.state, record.executor, record.losses, record.failures) == ("scheduled", "other", 0, 0)
     await flow.check()
+
+
+async def test_what_is_ready_is_looked_at_in_parts(flow: Changed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very much that stays where it is, the first ones would hide all others."""
+    monkeypatch.setattr(strays, "PAGE", 2)
+    monkeypatch.setattr(strays, "_READY_OF", strays._READY_OF.limit(2))
+    await flow.started({"a": {"executor": "x"}, "b": {}, "c": {"executor": "x"}, "d": {}})
+    found, after = [], 0
+    for _ in range(3):
+        part = (await flow.find(within=None, after=after)).ready
+        found += part
+        after = found[-1][0]
+    assert len(part) == 0
+    assert [instance for instance, _ in found] == sorted({instance for instance, _ in found})
+    assert len(found) == 4
 
 
 async def test_what_is_stopped_follows_nobody(flow: Changed) -> None:
@@ -212,6 +230,6 @@ async def test_what_is_stopped_follows_nobody(flow: Changed) -> None:
 
 async def test_a_run_whose_tasks_name_an_executor_that_is_gone_can_be_cancelled(flow: Changed) -> None:
     run, _ = await flow.started({"a": {"executor": "local"}})
-    assert await flow.follow(run, within=None) == Followed(0, ["local"])
+    assert await flow.follow(run, within=None) == Followed(0, {await _id(flow, run, "a"): "local"})
     await flow.cancel(run)
     assert (await flow.run(run)).state == "cancelled"

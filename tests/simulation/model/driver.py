@@ -21,7 +21,6 @@ from metastore.commands.attempts import End, Ending, Starting
 from metastore.commands.runs import NewRun
 from metastore.queries import offers as offer_queries
 from metastore.queries import runs as run_queries
-from metastore.queries import strays as stray_queries
 from metastore.queries import work
 from metastore.queries import workers as worker_queries
 from scheduler.loop import _snapshot
@@ -59,7 +58,7 @@ class Driver:
             (self._start, 12), (self._end, 18), (self._together, 10), (self._advance, 6), (self._cancel, 2),
             (self._time_out, 2), (self._clear, 3), (self._agent, 3), (self._expiry, 4), (self._register, 4),
             (self._beat, 6), (self._offer, 4), (self._stage, 3), (self._once, 2), (self._heal, 3), (self._query, 14),
-            (self._stray, 3),
+            (self._stray, 5),
         ]  # fmt: skip
 
     def step(self, now: datetime) -> Step:
@@ -271,6 +270,8 @@ class Driver:
             more |= {"expired_agent": call.expired_agent, "lease": call.lease}
         if call.earlier_boot_of is not None:
             more["earlier_boot_of"] = call.earlier_boot_of
+        if call.held_by is not None:
+            more["held_by"] = call.held_by
         return attempt_commands.end_attempt, (call.end, call.outlets), more
 
     def _ending(self) -> Ending:
@@ -305,6 +306,7 @@ class Driver:
             expired_agent=attempt.placed_on or "nobody" if rescued else None,
             lease=LEASE if rescued else None,
             earlier_boot_of=other if not by_itself and self._flip(0.2) else None,
+            held_by=(attempt.placed_on or _HOMES[0], self._dice.choice(("h", "copy"))) if self._flip(0.1) else None,
         )
 
     def _together(self) -> Step:
@@ -347,6 +349,10 @@ class Driver:
         if run is None:
             return None
         default = self._dice.choice(("local", "dramatiq"))
+        if self._flip(0.5):
+            own = self._dice.choice(([default], ["local", "dramatiq"]))
+            find = self._dice.choice((stray_commands.find_strays, stray_commands.find_runs_with_strays))
+            return find, (own, self._silence(), self._dice.choice((0, 0, 5))), {}
         return stray_commands.follow_default, (run.id, default, [default], self._silence()), {}
 
     def _silence(self) -> timedelta | None:
@@ -375,7 +381,5 @@ class Driver:
             (offer_queries.next_offer, (both,), {}),
             (offer_queries.idle_slots, (now, "dramatiq"), {}),
             (run_queries.get, name, {}),
-            (stray_queries.strays, (now, self._dice.choice((["local"], ["dramatiq"], both)), self._silence()), {}),
-            (stray_queries.runs_with_strays, (now, [self._dice.choice(both)], self._silence(), 0), {}),
         ]
         return self._dice.choice(asked)

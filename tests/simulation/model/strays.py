@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from metastore.commands.strays import Followed
-from metastore.queries.strays import Strays
+from metastore.queries.strays import PAGE, Strays
 from metastore.queries.work import MOST
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _UNPLACED = ("pending", "scheduled", "up_for_retry")
 
 
-def _there(tx: ModelTx, now: datetime, own: Sequence[str], within: timedelta | None) -> set[str]:
+def _there(tx: ModelTx, own: Sequence[str], within: timedelta | None) -> set[str]:
     found = set(own)
     for agent in tx.data.agents.values():
-        if within is not None and agent.kind == "agent" and _speaks(agent, now, within):
+        if within is not None and agent.kind == "agent" and _speaks(agent, tx.now, within):
             found |= {one["name"] for one in agent.executors if one.get("by_queue") or one["slots"] != 0}
     return found
 
@@ -39,11 +39,11 @@ def _lost(run: Run, known: set[str]) -> list[Instance]:
 def follow_default(tx: ModelTx, run: int, default: str, own: Sequence[str], within: timedelta | None) -> Followed:
     found = tx.data.runs.get(run)
     if found is None or found.state != "running":
-        return Followed(0, [])
-    lost = _lost(found, _there(tx, tx.now, own, within))
+        return Followed(0, {})
+    lost = _lost(found, _there(tx, own, within))
     mine = [one for one in lost if one.task.executor is None]
     before = {one.executor for one in mine}
-    named = sorted({one.executor for one in lost if one.task.executor is not None})
+    named = {one.id: one.executor for one in lost if one.task.executor is not None}
     if mine:
         data = {"from": sorted(before), "to": default, "instances": len(mine)}
         tx.event("run.moved", actor="scheduler", run=found, reason="executor", data=data)
@@ -54,23 +54,23 @@ def follow_default(tx: ModelTx, run: int, default: str, own: Sequence[str], with
     return Followed(len(mine), named)
 
 
-def strays(tx: ModelTx, now: datetime, own: Sequence[str], within: timedelta | None) -> Strays:
-    known = _there(tx, now, own, within)
+def find_strays(tx: ModelTx, own: Sequence[str], within: timedelta | None, after: int) -> Strays:
+    known = _there(tx, own, within)
     ready = [
         (one.id, run.id)
         for run in tx.data.runs.values()
         for one in _lost(run, known)
-        if one.state == "scheduled" and one.blocked_on is None
+        if one.state == "scheduled" and one.blocked_on is None and one.id > after
     ]
     offers: list[AttemptId] = [
         placed.id  # type: ignore[misc]  # a plain text in the model
         for placed in (tx.data.active[key] for key in sorted(tx.data.active))
         if placed.state == "queued" and placed.placed_on is None and placed.executor not in known
     ]
-    return Strays(sorted(ready), offers[:MOST])
+    return Strays(sorted(ready)[:PAGE], offers[:MOST])
 
 
-def runs_with_strays(tx: ModelTx, now: datetime, own: Sequence[str], within: timedelta | None, after: int) -> list[int]:
-    known = _there(tx, now, own, within)
+def find_runs_with_strays(tx: ModelTx, own: Sequence[str], within: timedelta | None, after: int) -> list[int]:
+    known = _there(tx, own, within)
     running = (run for run in tx.data.runs.values() if run.state == "running" and run.id > after)
     return [run.id for run in running if _lost(run, known)][:MOST]

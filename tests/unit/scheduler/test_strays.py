@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import structlog
 
 from metastore.commands.agents import register_agent
+from metastore.commands.attempts import end_attempt
+from metastore.commands.materialise import start_run
+from metastore.commands.strays import follow_default
+from metastore.queries import strays as queries
 from metastore.queries import tasks as task_queries
+from scheduler import strays as shell
 from scheduler.settings import SchedulerSettings
 from scheduler.strays import Strays
+from tests.conftest import open_store
 from tests.metastore.flow import Flow
 
 if TYPE_CHECKING:
     from executors.base import Executor
     from metastore.records import RunRecord, TaskRecord
     from metastore.store import Store
-    from tests.world import FakeClock
+    from tests.world import FakeClock, SeededEntropy
 
 
 class Known:
@@ -85,6 +92,103 @@ async def test_a_task_that_names_its_executor_stays_and_the_log_says_so_once(sce
             await strays.look()
     assert (await scene.task(run, "a")).executor == "gone"
     assert [(line["log_level"], line["executor"]) for line in said] == [("warning", "gone")]
+
+
+async def test_an_offer_that_cannot_be_withdrawn_keeps_no_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"name": "local", "slots": 1, "placed": False, "status": "ok", "detail": ""}
+    await scene.store.write(register_agent, "scheduler:here", host="h", executors=[one], lease=None)
+    scene.outlet = type(scene.outlet)("local", None)
+    await scene.put({"a": {}})
+    await scene.trigger()
+    run = await scene.create()
+    await scene.store.write(start_run, run.id, "local", [])
+    await scene.store.write(register_agent, "scheduler:here", host="h", executors=[], lease=None)
+    write = scene.store.write
+
+    async def breaking(command: Any, *args: Any, **kwargs: Any) -> Any:
+        if command is end_attempt:
+            raise ValueError("broken")
+        return await write(command, *args, **kwargs)
+
+    strays = scene.strays(other=1)
+    monkeypatch.setattr(scene.store, "write", breaking)
+    await strays.look()
+    assert (await scene.task(run, "a")).executor == "other"
+
+
+async def test_what_cannot_follow_yet_is_looked_at_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scheduler was thought to be gone, spoke again between a look and its move, and went later."""
+    await scene.put({"a": {}})
+    run = await scene.create()
+    await scene.store.write(start_run, run.id, "local", [])
+    write = scene.store.write
+
+    async def speaking(command: Any, *args: Any, **kwargs: Any) -> Any:
+        known = (*args[:2], [*args[2], "local"], *args[3:]) if command is follow_default else args
+        return await write(command, *known, **kwargs)
+
+    strays = scene.strays(other=1)
+    monkeypatch.setattr(scene.store, "write", speaking)
+    await strays.look()
+    await strays.look()
+    assert (await scene.task(run, "a")).executor == "local"
+    monkeypatch.undo()
+    await strays.look()
+    assert (await scene.task(run, "a")).executor == "other"
+
+
+async def test_what_stays_hides_nothing_however_much_it_is(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (queries, shell):
+        monkeypatch.setattr(module, "PAGE", 2)
+    await scene.put({name: {"executor": "gone"} for name in "abcde"}, dag_id="named")
+    await scene.trigger(dag_id="named")
+    strays = scene.strays(other=1)
+    await strays.look()
+    await scene.put({"a": {}})
+    run = await scene.create()
+    await scene.store.write(start_run, run.id, "gone", [])
+    for _ in range(4):
+        await strays.look()
+    assert (await scene.task(run, "a")).executor == "other"
+    assert len(strays._staying) == 5
+
+
+@pytest.mark.postgres
+async def test_a_host_whose_clock_is_ahead_takes_nothing_from_who_is_there(
+    postgres_url: str, clock: FakeClock, entropy: SeededEntropy
+) -> None:
+    """Others are there by the database's clock."""
+    store = await open_store(postgres_url, clock, entropy)
+    scene = Scene(store, clock)
+    one = {"name": "local", "slots": 1, "placed": False, "by_queue": False, "status": "ok", "detail": ""}
+    await store.write(register_agent, "scheduler:there", host="there", executors=[one], lease=None)
+    scene.outlet = type(scene.outlet)("local", None)
+    await scene.put({"a": {}})
+    run, [_] = await scene.trigger()
+    clock.jump(timedelta(days=3_650))
+    await scene.strays(other=1).look()
+    assert (await scene.task(run, "a")).state == "queued"
+    await store.close()
+
+
+@pytest.mark.postgres
+async def test_after_an_outage_others_have_the_time_to_say_that_they_are_there(
+    postgres_url: str, clock: FakeClock, entropy: SeededEntropy
+) -> None:
+    store = await open_store(postgres_url, clock, entropy)
+    scene = Scene(store, clock)
+    await scene.put({"a": {}})
+    run = await scene.create()
+    await store.write(start_run, run.id, "local", [])
+    strays = scene.strays(other=1)
+    strays.hold_off()
+    clock.move(timedelta(seconds=89))
+    await strays.look()
+    assert (await scene.task(run, "a")).executor == "local"
+    clock.move(timedelta(seconds=2))
+    await strays.look()
+    assert (await scene.task(run, "a")).executor == "other"
+    await store.close()
 
 
 async def test_an_executor_without_slots_takes_nothing(scene: Scene) -> None:
