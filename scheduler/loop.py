@@ -92,12 +92,13 @@ class Scheduler:
         self._passes: set[asyncio.Task[None]] = set()
 
     def outlets(self) -> list[Outlet]:
-        """Return the places this scheduler may admit to; none once it stops."""
+        """Return the places this scheduler may admit to; none once it stops, no agent that another host has."""
         if self._stopping:
             return []
         return [
             Outlet(executor.name, executor.placed_on, by_queue=executor.by_queue)
             for executor in self._executors.values()
+            if executor.placed_on is None or self._placements.is_ours
         ]
 
     async def start(self) -> None:
@@ -135,10 +136,11 @@ class Scheduler:
         await asyncio.gather(*self._tasks)
 
     def overdue(self) -> list[str]:
-        """Return the parts that do not come round: the metastore is away, or something hangs."""
+        """Return the parts that do not come round: the metastore is away, something hangs, an agent is not ours."""
         now = self._clock.monotonic()
         late = _LATE * max(self._settings.longest_sleep, self._settings.safety_poll).total_seconds()
-        return [f"{name}: no round for {now - at:.0f} s" for name, at in self._came_round.items() if now - at > late]
+        lagging = [(name, now - at) for name, at in self._came_round.items() if now - at > late]
+        return [*(f"{name}: no round for {seconds:.0f} s" for name, seconds in lagging), *self._placements.wrong()]
 
     async def _keep(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run one part again and again; an error of it is logged and stays its own."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import structlog
 
+from dag.errors import Unavailable
 from dag.outcomes import Ended
 from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent, release_agent
 from metastore.commands.attempts import End, end_attempt
@@ -19,11 +20,12 @@ from scheduler.offers import Offers
 from scheduler.strays import Strays
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from dag.ids import AttemptId
     from dag.world import Clock, Entropy
     from executors.base import Door, Executor, Observation
+    from metastore.commands.attempts import EndNoted
     from metastore.queries.work import Placed, Stopping
     from metastore.store import Store
     from scheduler.handover import Handover
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 #: The lease of another agent is looked at when it runs out, by this host's clock; what that is off is made up for here.
 _SHORTEST_BEAT: Final = 1.0
 _COPIED: Final = "if this home is a copy of another host's, stop the service, remove agent/id in it, and start again"
+_NOT_OURS: Final = "the host {host} has the agent of this home: nothing is started here"
 
 log = structlog.get_logger(__name__)
 
@@ -105,6 +108,8 @@ class Placements:
         self._stops = store.subscribe("stop")
         self._told: dict[str, list[dict[str, Any]]] = {}
         self._told_at: dict[str, float] = {}
+        #: Of our agents, those that another host has, which is named: this home, or the other one, is a copy.
+        self._others: dict[str, str] = {}
         self._leased = store.dialect == "postgresql"
         self._offers = Offers(store, executors, handover, clock, settings)
         self._look_at = 0.0
@@ -124,16 +129,26 @@ class Placements:
             return own.name
         return next(name for name, executor in self._executors.items() if executor.placed_on == one.placed_on)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether we may judge and give out what lies at our agents: no other host has them."""
+        return not self._others
+
+    def wrong(self) -> list[str]:
+        """Return what keeps our agents from working."""
+        return sorted({_NOT_OURS.format(host=host) for host in self._others.values()})
+
     def _is_adopted(self, one: Placed) -> bool:
         return one.executor not in self._executors or self._executors[one.executor].slots == 0
 
     async def start(self) -> None:
-        """Start the executors and make their agents and slots known."""
+        """Start the executors and make their agents and slots known.
+
+        Where another host has an agent of ours, it is asked for again with each renewal.
+        """
         for executor in self._executors.values():
             await executor.start(self._context)
-        while not await self._register():  # noqa: ASYNC110  # of another host: it tells nobody here
-            await asyncio.sleep(self._settings.renewal.total_seconds())
-        self._door.open()
+        await self._register()
         self._context.wake()
 
     async def stop(self, drain: timedelta) -> None:
@@ -142,16 +157,21 @@ class Placements:
         self._stops.close()
         for one in await self._store.read(work.placed, self._places):
             if one.state == "queued":
-                await self._put_back(one.id)
+                await self._put_back(one)
         for place in self._places:
             await self._store.write(release_agent, place, self._settings.host)
 
-    async def _put_back(self, attempt_id: AttemptId) -> None:
-        end = End(attempt_id=attempt_id, ended=Ended.DRAINED, cause="drained")
-        await self._store.write(end_attempt, end, actor="scheduler")
+    async def _put_back(self, one: Placed) -> None:
+        await self._end(one, End(attempt_id=one.id, ended=Ended.DRAINED, cause="drained"))
 
-    async def _register(self, *, only_news: bool = False) -> bool:
-        """Make agents and slots known, with how their executors are; return whether they are ours."""
+    async def _end(self, one: Placed, end: End) -> EndNoted:
+        """Conclude *end* of what lies at an agent of ours, while that is ours."""
+        assert one.placed_on is not None  # noqa: S101  # it was found by its place
+        held_by = (one.placed_on, self._settings.host)
+        return await self._store.write(end_attempt, end, actor="scheduler", held_by=held_by)
+
+    async def _register(self, *, only_news: bool = False) -> None:
+        """Make agents and slots known, with how their executors are; find out whether the agents are ours."""
         asked_at = self._clock.monotonic()
         unplaced = (
             [f"scheduler:{self._settings.host}"] if any(not e.placed_on for e in self._executors.values()) else []
@@ -160,7 +180,7 @@ class Placements:
             executors = [self._describe(e) for e in self._executors.values() if (e.placed_on or unplaced[0]) == place]
             # Without a lease that is renewed, this is how others know that these executors are there.
             late = self._leased and place in unplaced and self._told_at.get(place, 0.0) < asked_at - self._reminder
-            if only_news and self._told.get(place) == executors and not late:
+            if only_news and (place in self._others or (self._told.get(place) == executors and not late)):
                 continue
             lease = self._settings.lease if self._leased and place not in unplaced else None
             holder = await self._store.write(
@@ -168,12 +188,16 @@ class Placements:
             )
             if holder is not None:
                 # Its tasks are not ours to judge.  After a crash it is over with the lease; a copy has to go.
-                log.error("another host has the agent of this home; waiting", agent=place, host=holder, hint=_COPIED)
-                return False
+                if self._others.get(place) != holder:
+                    log.error("another host has the agent of this home", agent=place, host=holder, hint=_COPIED)
+                self._others[place] = holder
+                continue
+            if self._others.pop(place, None) is not None:
+                log.info("the agent of this home is ours", agent=place)
             self._told[place], self._told_at[place] = executors, asked_at
-        if not only_news:
+        if self.is_ours and not only_news:
             self._grant(asked_at)
-        return True
+            self._door.open()
 
     def _describe(self, executor: Executor) -> dict[str, Any]:
         health = executor.health()
@@ -196,6 +220,7 @@ class Placements:
 
     async def renew(self) -> None:
         """Renew the lease of our agents, then give up what others and workers let expire."""
+        await self._register(only_news=True)  # here as well: what else a round does may take longer than others wait
         if self._leased:
             asked_at = self._clock.monotonic()
             host, lease = self._settings.host, self._settings.lease
@@ -233,8 +258,15 @@ class Placements:
             pass
         self._context.woken.clear()
         eager, self._context.eager = self._context.eager, False
+        try:
+            await self._round(eager=eager)
+        except Unavailable:
+            self._strays.hold_off()
+            raise
+
+    async def _round(self, *, eager: bool) -> None:
         await self._register(only_news=True)
-        found = await self._store.read(work.placed, self._places)
+        found = await self._store.read(work.placed, self._places) if self.is_ours else []
         for name in self._executors:
             mine = [one for one in found if self._keeper(one) == name]
             if mine:
@@ -272,9 +304,9 @@ class Placements:
                 case Stop(attempt_id, reason):
                     stops.setdefault(reason, []).append(attempt_id)
                 case GiveUp(attempt_id):
-                    await self._lose(attempt_id)
+                    await self._conclude(self._lose, rows[attempt_id])
                 case PutBack(attempt_id):
-                    await self._put_back(attempt_id)
+                    await self._conclude(self._put_back, rows[attempt_id])
                 case _:
                     assert_never(decision)
         if launches:
@@ -282,15 +314,25 @@ class Placements:
         for reason, batch in stops.items():
             await self._handover.stop(name, batch, stop_reason(reason))
 
-    async def _lose(self, attempt_id: AttemptId) -> None:
+    async def _conclude(self, end: Callable[[Placed], Awaitable[None]], one: Placed) -> None:
+        try:
+            await end(one)
+        except Unavailable:
+            raise
+        except Exception:
+            # One whose run cannot be read must not keep the others.
+            log.exception("an attempt cannot be ended", attempt=one.id)
+
+    async def _lose(self, one: Placed) -> None:
         error = "its supervisor died, and everything that it ran with it"
-        end = End(attempt_id=attempt_id, ended=Ended.LOST, cause="worker_lost", error=error)
-        noted = await self._store.write(end_attempt, end, actor="scheduler")
-        log.warning("attempt lost", attempt=attempt_id, accepted=noted.accepted)
+        noted = await self._end(one, End(attempt_id=one.id, ended=Ended.LOST, cause="worker_lost", error=error))
+        log.warning("attempt lost", attempt=one.id, accepted=noted.accepted)
 
     async def deliver_stops(self) -> None:
         """Wait for somebody to ask for a stop, then pass it on."""
         await self._stops.wait(self._settings.safety_poll.total_seconds())
+        if not self.is_ours:
+            return
         batches: dict[tuple[str, str], list[AttemptId]] = {}
         for one in await self._store.read(work.stopping, self._places):
             batches.setdefault((self._keeper(one), one.reason), []).append(one.id)

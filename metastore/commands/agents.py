@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, bindparam, delete, or_, select, update
+from sqlalchemy import Boolean, and_, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from metastore.commands.admission import Outlet
@@ -28,14 +28,27 @@ if TYPE_CHECKING:
 _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
-def _upsert(dialect: str, table: Any, key: str, changing: tuple[str, ...]) -> Any:
+def _upsert(dialect: str, table: Any, key: str, changing: tuple[str, ...], where: Any = None) -> Any:
     statement = _INSERT[dialect](table)
     new = statement.excluded
-    return statement.on_conflict_do_update(index_elements=[key], set_={name: getattr(new, name) for name in changing})
+    values = {name: getattr(new, name) for name in changing}
+    return statement.on_conflict_do_update(index_elements=[key], set_=values, where=where)
 
 
 _REGISTER: Final = {
-    dialect: _upsert(dialect, agents, "agent_id", ("host", "executors", "seen_at", "lease_until", "draining"))
+    dialect: _upsert(
+        dialect,
+        agents,
+        "agent_id",
+        ("host", "executors", "seen_at", "lease_until", "draining"),
+        # Two copies of a home whose agent nobody knows yet: one of them has it, by the time of the other one's INSERT.
+        or_(
+            agents.c.host == bindparam("here"),
+            agents.c.lease_until.is_(None),
+            agents.c.lease_until <= bindparam("now", type_=Instant),
+            bindparam("anyway", type_=Boolean),
+        ),
+    )
     for dialect in _INSERT
 }
 _HOLDER: Final = (
@@ -92,9 +105,6 @@ def register_agent(
     """
     known = tx.conn.execute(_HOLDER, {"agent": agent_id}).first() if lease is not None else None
     before = None if known is None else known.lease_until
-    if known is not None and known.host != host and before is not None and before > tx.now:
-        holder: str = known.host
-        return holder
     # An agent may live on from before a restart, and goes by what it heard then.
     until = None if lease is None else not_before(before, tx.now + lease)
     row = {
@@ -105,7 +115,9 @@ def register_agent(
         "lease_until": until,
         "draining": False,
     }
-    tx.conn.execute(_REGISTER[tx.conn.dialect.name], row)
+    row |= {"here": host, "now": tx.now, "anyway": lease is None}
+    if tx.conn.execute(_REGISTER[tx.conn.dialect.name], row).rowcount != 1:
+        return str(tx.conn.execute(_HOLDER, {"agent": agent_id}).one().host)
     for executor in executors:
         if executor.get("by_queue"):
             continue  # its live workers say how much it takes
@@ -123,6 +135,12 @@ def beat(tx: Tx, agent_id: str, host: str, lease: timedelta) -> bool:
 def release_agent(tx: Tx, agent_id: str, host: str) -> None:
     """End the lease of an agent that has stopped and holds nothing: its home may go on under another host's name."""
     tx.conn.execute(_RELEASE, {"agent": agent_id, "on": host})
+
+
+def is_held(tx: Tx, agent_id: str, host: str) -> bool:
+    """Whether an agent is this host's, and stays so until the commit."""
+    known = tx.conn.execute(_HOLDER, {"agent": agent_id}).first()
+    return known is not None and bool(known.host == host)
 
 
 def silence(lease: timedelta) -> timedelta:

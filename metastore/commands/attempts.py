@@ -20,7 +20,7 @@ from dag.references import Unresolved
 from dag.states import AttemptState
 from metastore.among import among
 from metastore.commands.admission import Admitted, Outlet, admit
-from metastore.commands.agents import is_expired
+from metastore.commands.agents import is_expired, is_held
 from metastore.commands.body import build_body, failing_body
 from metastore.commands.lone import hold_alone, lone
 from metastore.commands.moves import Moves
@@ -163,6 +163,8 @@ class Ending:
     lease: timedelta | None = None
     #: (worker, boot): accepted only while another boot of that worker holds it.
     earlier_boot_of: tuple[str, str] | None = None
+    #: (agent, host): accepted only while it is at that agent, and the agent is that host's.
+    held_by: tuple[str, str] | None = None
 
     @property
     def attempt_id(self) -> str:
@@ -198,6 +200,7 @@ def end_attempt(
     expired_agent: str | None = None,
     earlier_boot_of: tuple[str, str] | None = None,
     lease: timedelta | None = None,
+    held_by: tuple[str, str] | None = None,
 ) -> EndNoted:
     """Accept the one end of an attempt, tell its neighbours, and admit what is ready into *outlets*.
 
@@ -211,6 +214,7 @@ def end_attempt(
         expired_agent=expired_agent,
         earlier_boot_of=earlier_boot_of,
         lease=lease,
+        held_by=held_by,
     )
     answer = _alone(tx, call)
     assert isinstance(answer, EndNoted)  # noqa: S101  # it was an end
@@ -351,6 +355,9 @@ def _end(batch: _Batch, turn: Turn, row: Any, call: Ending) -> EndNoted:
         return EndNoted(accepted=False)
     other = call.earlier_boot_of
     if other is not None and (row.placed_on != other[0] or row.boot_id == other[1]):
+        return EndNoted(accepted=False)
+    held_by = call.held_by
+    if held_by is not None and not (row.placed_on == held_by[0] and is_held(turn.tx, *held_by)):
         return EndNoted(accepted=False)
     batch.moves.end(turn, row, end, call.actor)
     batch.actors[turn.id] = call.actor

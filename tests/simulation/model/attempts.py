@@ -169,6 +169,10 @@ def _end(tx: ModelTx, attempt: Attempt | None, call: Ending, ended: list[tuple[A
         return EndNoted(accepted=False)
     if other is not None and (attempt.placed_on != other[0] or attempt.boot_id == other[1]):
         return EndNoted(accepted=False)
+    if call.held_by is not None:
+        place, host = call.held_by
+        if attempt.placed_on != place or place not in tx.data.agents or tx.data.agents[place].host != host:
+            return EndNoted(accepted=False)
     _settle(tx, attempt, end, call.actor)
     ended.append((attempt, call.actor))
     return EndNoted(accepted=True, executor=attempt.executor)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from sqlalchemy import select
 
-from executors.base import Health, HealthStatus
+from executors.base import Health, HealthStatus, Observation, Phase
 from metastore.models.agents import agents
+from metastore.queries import work
 from scheduler.handover import Handover
 from scheduler.placements import Placements
 from scheduler.settings import SchedulerSettings
 from tests.conftest import open_store
+from tests.metastore.flow import Flow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dag.ids import AttemptId
     from executors.base import Context, Door, Executor
     from metastore.store import Store
     from tests.world import FakeClock, SeededEntropy
@@ -32,6 +38,7 @@ class Hasty:
 
     def __init__(self, heard: list[str]) -> None:
         self._heard = heard
+        self.boot_id = ""
         self.asking: asyncio.Task[Any] | None = None
 
     async def start(self, context: Context) -> None:
@@ -43,6 +50,11 @@ class Hasty:
         self._heard.append("renewed")
 
     async def stop(self, *, drain: timedelta) -> None: ...
+
+    async def observe(self, batch: Sequence[AttemptId]) -> list[Observation]:
+        """An agent that knows of nothing."""
+        self._heard.append("observed")
+        return [Observation(attempt_id=one, phase=Phase.GONE, boot_id=self.boot_id) for one in batch]
 
     def health(self) -> Health:
         return Health(HealthStatus.OK)
@@ -83,15 +95,59 @@ async def test_a_copy_of_a_home_waits_until_the_first_one_has_stopped(
         both.append(Placements(store, executors, handover, door, clock=clock, entropy=entropy, settings=settings))
     first, copy = both
     await first.start()
-    starting = asyncio.create_task(copy.start())
-    await asyncio.sleep(1.5)
-    assert not starting.done()
+    await copy.start()
+    await copy.renew()
     assert heard["copy"] == []
+    assert (first.is_ours, copy.is_ours) == (True, False)
+    assert copy.wrong() == ["the host first has the agent of this home: nothing is started here"]
 
     await first.stop(timedelta(0))
-    async with asyncio.timeout(20):
-        await starting
+    await copy.renew()
     assert heard["copy"][0] == "renewed"
+    assert (copy.is_ours, copy.wrong()) == (True, [])
+    await store.close()
+
+
+@pytest.mark.postgres
+async def test_who_comes_back_to_an_agent_that_a_copy_has_judges_nothing(
+    postgres_url: str, clock: FakeClock, entropy: SeededEntropy
+) -> None:
+    """Its own agent knows nothing of what the copy runs, which is no proof of its death."""
+    store = await open_store(postgres_url, clock, entropy)
+    settings = SchedulerSettings(lease=timedelta(seconds=3), safety_poll=timedelta(seconds=0.1))
+    heard: list[str] = []
+
+    def service(host: str) -> Placements:
+        hasty = Hasty(heard if host == "first" else [])
+        hasty.boot_id = f"boot of {host}"
+        executors = {"local": cast("Executor", hasty)}
+        handover, its = Handover(store, executors), replace(settings, host=host)
+        door = cast("Door", Listening([]))
+        return Placements(store, executors, handover, door, clock=clock, entropy=entropy, settings=its)
+
+    first, copy = service("first"), service("copy")
+    await first.start()
+    await asyncio.sleep(3.1)  # nothing is heard of it for a lease
+    await copy.start()
+    assert copy.is_ours
+    flow = Flow(store, clock, agent=Hasty.placed_on, boot="boot of copy")
+    await flow.put({"a": {}})
+    _, [one] = await flow.trigger()
+    await flow.start(one.attempt_id)
+    (placed,) = await store.read(work.placed, [Hasty.placed_on])
+
+    heard.clear()
+    await first._lose(placed)  # a look that began before it knew
+    await first._put_back(placed)
+    await first.renew()
+    assert not first.is_ours
+    await first.reconcile()
+    assert heard == []
+    await first.stop(timedelta(0))
+    assert [after.state for after in await store.read(work.placed, [Hasty.placed_on])] == ["running"]
+    await copy._lose(placed)
+    assert await store.read(work.placed, [Hasty.placed_on]) == []
+    await flow.check()
     await store.close()
 
 
