@@ -19,6 +19,7 @@ def compose(dump: Dump, site: Site, *, overlap: float, grace: float, is_at_rest:
         "type": "setup",
         "order": "commit",
         "clients": True,
+        "journal": True,
         "overlap": overlap,
         "grace": grace,
         "limits": {},

@@ -100,8 +100,9 @@ class _Task:
         self.process.on_death.append(self._note_death)
         self._write("start")
         for name, value in sorted(self._env.items()):
-            if name.startswith("SAW_") and value != "null":
-                self._write("saw", from_task=name.removeprefix("SAW_"), from_attempt=json.loads(value)["by"])
+            if name.startswith("SAW_"):
+                by: str | None = None if value == "null" else json.loads(value)["by"]
+                self._write("saw", from_task=name.removeprefix("SAW_"), from_attempt=by)
         if self._ends in "sf":
             takes = min(self._plan["takes"], _CALM) if self.process.site.is_calm else self._plan["takes"]
             self.process.later(takes * self.process.dice.uniform(0.5, 1.5), self._end)
@@ -133,7 +134,7 @@ class _Task:
         """Write down for the oracles what a task that is killed cannot write itself."""
         self.process.site.deaths.append(self._line("death"))
 
-    def _write(self, what: str, **more: str) -> None:
+    def _write(self, what: str, **more: str | None) -> None:
         self.process.site.journal.append(self._line(what) | more)
 
     def _line(self, what: str) -> dict[str, Any]:

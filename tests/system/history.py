@@ -73,7 +73,7 @@ def read_journal(path: Path) -> list[Line]:
         line: Line = {"type": "task", "what": what, "attempt_id": attempt_id, "dag_id": dag_id, "run_id": run_id}
         line |= {"task_id": task_id, "map_index": -1, "fence": int(fence), "t": float(up)}
         if what == "saw":
-            line |= {"from_task": saw[0], "from_attempt": saw[1]}
+            line |= {"from_task": saw[0], "from_attempt": None if saw[1] in ("", "null") else saw[1]}
         found.append(line)
     return found
 
@@ -153,7 +153,8 @@ def _address(op: str, dag_id: str, run_id: str | None) -> tuple[str, str]:
 def collect(service: Target, log: ClientLog, journal: Path, *, rest: bool = True, **setup: Any) -> list[Line]:
     """Return the history of everything that *log*'s clients did to a service that is at *rest*.
 
-    What such a one still has of its tasks, processes and files, is told as left behind.
+    What such a one still has of its tasks, processes and files, is told as left behind.  All of its tasks that run are
+    made by :func:`journaling`.
     """
     settings = DatabaseSettings(service.environ.get("RUNYARD_DATABASE_URL", f"sqlite:///{service.home}/runyard.db"))
     told: dict[tuple[str, str, int], Line] = {}
@@ -173,7 +174,7 @@ def collect(service: Target, log: ClientLog, journal: Path, *, rest: bool = True
     lines += [{"type": "used", "key": row["key"], "used": row["used"]} for row in limits]
     capacities = {row["key"]: row["capacity"] for row in limits if row["key"].startswith("slots:")}
     return [
-        {"type": "setup", "limits": capacities, **setup},
+        {"type": "setup", "limits": capacities, "journal": True, **setup},
         *_in_order(told, _rows(settings, _EVENTS)),
         *read_journal(journal),
         *log.lines,

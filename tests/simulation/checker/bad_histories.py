@@ -62,6 +62,24 @@ def cancel_late(**task: str) -> Tale:
     return tale.wait(5).wrote("r", "a", "end").task("r", "a", "success").run("r", "success").end()
 
 
+def cancel_late_after_a_clear() -> Tale:
+    """The same in a run that was cleared long before."""
+    tale = Tale(grace=10).dag({"a": {}}).trigger("r").run("r", "running").good("r", "a").run("r", "success")
+    tale.task("r", "a", "pending", **_CLEAR).run("r", "queued", actor="key:test")
+    tale.call("clear", "r", 200, answer={"items": ["a"]}).run("r", "running").ready("r", "a").work("r", "a", end=None)
+    tale.run("r", "cancelling", actor="key:test", reason="user")
+    tale.task("r", "a", "cancelling", reason="user", actor="key:test").call("cancel", "r", 202)
+    return tale.wait(5).wrote("r", "a", "end").task("r", "a", "success").run("r", "success").end()
+
+
+def begun_late() -> Tale:
+    """A worker was cut off before it forked: its attempt begins beside the next one, and is killed before it ends."""
+    tale = Tale(overlap=60).dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a")
+    tale.task("r", "a", "queued", "running").task("r", "a", "scheduled", reason="lost", data={"attempt": "lose"})
+    tale.work("r", "a").task("r", "a", "success").run("r", "success").end().wait(50)
+    return tale.wrote("r", "a", "start", attempt_id="r.a.1", fence=1)
+
+
 def reread() -> Tale:
     tale = tales.read_back()
     return tale.call("read", "r", answer={"run_id": "r", "state": "success"})
@@ -133,8 +151,14 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
     ("I-4", "an end of nobody's", tales.single, change({"attempt_id": None}, kind="task.success")),
     ("I-4", "a success of code that did not come to its end", tales.single, drop(what="end")),
     ("I-4", "a success of code that failed", tales.single, change({"what": "fail"}, what="end")),
+    ("I-4", "a success of code that never began, where all tasks keep a journal", tales.single, both(
+        change({"journal": True}, type="setup"), drop(what="start"), drop(what="end"))),
+    ("I-4", "a failure of code that came to its end", tales.retried, change({"what": "end"}, what="fail")),
     ("I-5", "a superseded attempt goes on for too long", tales.superseded, change({"overlap": 0}, type="setup")),
     ("I-5", "the same, by the order of the journal alone", tales.superseded, both(
+        change({"overlap": 0}, type="setup"), every(timeless))),
+    ("I-5", "a superseded attempt begins late, and never ends", begun_late, change({"overlap": 0}, type="setup")),
+    ("I-5", "it begins late, by the order of the journal alone", begun_late, both(
         change({"overlap": 0}, type="setup"), every(timeless))),
     ("I-5", "an attempt goes on long after its host has woken up", tales.woken, change({"until": 5.0}, type="pause")),
     ("I-5", "an attempt goes on whose host did not stand still", tales.woken, drop(type="pause")),
@@ -209,6 +233,9 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         drop(kind="run.running"), cut(after(kind="task.scheduled")))),
     ("I-9", "an accepted run is not in the log", tales.diamond, every(
         lambda line: None if line.get("run_id") == "r2" else line)),
+    ("I-9", "the same beside a delete that was not answered and has not happened", tales.diamond, both(
+        every(lambda line: None if line.get("run_id") == "r2" else line),
+        put({**client("delete", 0, None), "run_id": None, "status": None}))),
     ("I-9", "an accepted run is gone from the store", tales.diamond, drop(type="run", run_id="r2")),
     ("I-9", "an answered cancel had no effect", tales.single, put(client("cancel", 202, {"run_id": "r"}))),
     ("I-9", "an answered clear had no effect", tales.single, put(client("clear", 200, {"items": [{"task_id": "a"}]}))),
@@ -263,6 +290,11 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         change({"counts": None}, type="run"))),
     ("I-18", "the run is stored in another state", tales.unfinished, change({"state": "queued"}, type="run")),
     ("I-18", "an instance has vanished from the store", tales.chain, drop(type="instance")),
+    ("I-18", "all instances of a run have vanished from the store", tales.diamond, every(
+        lambda line: None if line["type"] == "instance" and line["run_id"] == "r1" else line)),
+    ("I-18", "a run has vanished from the store that nobody was answered", tales.diamond, both(
+        change({"status": None, "answer": None, "t1": None}, op="trigger", nth=1),
+        every(lambda line: None if line["type"] in ("run", "instance") and line["run_id"] == "r2" else line))),
     ("I-18", "a run is stored that has no events", tales.single, add(
         before(type="rest"), {"type": "run", "dag_id": "d", "run_id": "ghost", "state": "success"})),
     ("I-20", "tried again beyond the budget", _S(tales.retried), says(retries=1)),
@@ -285,6 +317,9 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
     ("I-21", "user code goes on after the grace", cancel_late, change({"grace": 1}, type="setup")),
     ("I-21", "the same, where it might only without contact", lambda: cancel_late(on_lost_contact="continue"),
         change({"grace": 1}, type="setup")),
+    ("I-21", "user code goes on after the grace in a run that was cleared before", cancel_late_after_a_clear,
+        change({"grace": 1}, type="setup")),
+    ("I-22", "no output where there was one", tales.chain, change({"from_attempt": None}, what="saw")),
     ("I-22", "the output of an attempt that was lost", tales.chain, change({"from_attempt": "r.a.0"}, what="saw")),
     ("I-22", "the output of another run", tales.chain, change({"from_attempt": "q.a.1"}, what="saw")),
     ("STEP", "a success without a start", tales.single, both(

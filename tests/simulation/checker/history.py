@@ -46,6 +46,7 @@ class Setup:
     clients: bool = True
     overlap: float = 0.0
     grace: float = 10.0
+    journal: bool = False
     limits: dict[str, int | None] = field(default_factory=dict)
 
     def capacity(self, key: str) -> int | None:
@@ -76,9 +77,15 @@ class History:
     rest: Line | None = None
 
     def deleted(self) -> set[str]:
-        """Return the DAGs that somebody may have deleted, with all that is theirs."""
-        refused = range(400, 500)
-        return {call["dag_id"] for call in self.calls if call["op"] == "delete" and call["status"] not in refused}
+        """Return the DAGs that were deleted, with all that is theirs.
+
+        What was not answered is believed to have happened only where the log does not tell of DAGs.
+        """
+        is_whole = self.setup.order == "commit"
+        deletes = [(call["dag_id"], call["status"]) for call in self.calls if call["op"] == "delete"]
+        answered = {dag_id for dag_id, status in deletes if status in range(200, 300)}
+        unsure = {dag_id for dag_id, status in deletes if not is_whole and (status is None or status >= 500)}
+        return answered | unsure | {line["dag_id"] for line in self.log if line.get("kind") == "dag.deleted"}
 
     def only_version(self, dag_id: str) -> int | None:
         """Return the version of a DAG that has had only one."""
@@ -111,7 +118,7 @@ def read(lines: Iterable[Line]) -> History:
             raise NotAHistory(f"Line {number}: a line of type {kind!r} has {', '.join(missing)}. FORMAT.md lists them.")
         by_type["log" if kind in ("event", "limit") else kind].append(line)
     for line in by_type["setup"]:
-        for name in ("order", "clients", "overlap", "grace", "limits"):
+        for name in ("order", "clients", "overlap", "grace", "journal", "limits"):
             if name in line:
                 setattr(history.setup, name, line[name])
     for line in by_type["dag"]:

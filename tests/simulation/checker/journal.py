@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from tests.simulation.checker.asked import requests
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.simulation.checker.asked import Request
     from tests.simulation.checker.history import History
     from tests.simulation.checker.replay import Replay
     from tests.simulation.checker.story import Attempt, InstanceKey, Run
@@ -27,9 +32,11 @@ class _Ran:
     start: Line
     #: Its place in the journal.
     place: int
+    #: What it wrote last so far, of any kind.
+    last: Line
+    last_place: int
     end: Line | None = None
     end_place: int = 0
-    lines: list[Line] = field(default_factory=list)
 
 
 class Journal:
@@ -42,28 +49,37 @@ class Journal:
         self._ran: dict[str, _Ran] = {}
 
     def judge(self) -> None:
-        """Find every violation that the journal shows.  The events of a DAG that was deleted are gone with it."""
-        deleted = self._history.deleted()
-        fences: dict[tuple[InstanceKey, int], Line] = {}
-        for place, line in enumerate(self._history.journal):
-            if line["dag_id"] in deleted and (line["dag_id"], line["run_id"]) not in self._replay.runs:
-                continue
-            if line["what"] == "start":
-                self._report.counts["journal starts"] += 1
-                self._start(place, line, fences)
-            elif line["what"] == "saw":
-                self._saw(line)
-            elif (ran := self._ran.get(line["attempt_id"])) is None:
-                self._report.add("I-3", "user code ended that never started", line)
-            elif line["what"] in _ENDS and ran.end is None:
-                ran.end, ran.end_place = line, place
+        """Find every violation that the journal shows."""
+        self._read()
         for attempt_id, ran in self._ran.items():
             attempt = self._replay.attempts.get(attempt_id)
             if attempt is not None and attempt.started is not None and not self._doubted(ran.start):
                 self._end(attempt, ran)
                 self._order(attempt, ran)
+        if self._history.setup.journal:
+            self._unheard()
         self._overlaps()
         self._after_cancels()
+
+    def _read(self) -> None:
+        """Read what was written, line by line.  The events of a DAG that was deleted are gone with it."""
+        deleted = self._history.deleted()
+        fences: dict[tuple[InstanceKey, int], Line] = {}
+        for place, line in enumerate(self._history.journal):
+            if line["dag_id"] in deleted and (line["dag_id"], line["run_id"]) not in self._replay.runs:
+                continue
+            ran = self._ran.get(line["attempt_id"])
+            if ran is not None:
+                ran.last, ran.last_place = line, place
+            if line["what"] == "start":
+                self._report.counts["journal starts"] += 1
+                self._start(place, line, fences)
+            elif line["what"] == "saw":
+                self._saw(line)
+            elif ran is None:
+                self._report.add("I-3", "user code ended that never started", line)
+            elif line["what"] in _ENDS and ran.end is None:
+                ran.end, ran.end_place = line, place
 
     def _start(self, place: int, line: Line, fences: dict[tuple[InstanceKey, int], Line]) -> None:
         key = (line["dag_id"], line["run_id"], line["task_id"], line.get("map_index", -1))
@@ -77,7 +93,7 @@ class Journal:
             self._report.add("I-3", "user code started without a won start", line, attempt.queued if attempt else None)
         elif (attempt.instance, attempt.fence) != (key, line["fence"]):
             self._report.add("I-3", "user code was told another fence than its attempt has", line, attempt.queued)
-        self._ran.setdefault(line["attempt_id"], _Ran(line, place))
+        self._ran.setdefault(line["attempt_id"], _Ran(line, place, line, place))
 
     def _doubted(self, line: Line) -> bool:
         run = self._replay.runs.get((line["dag_id"], line["run_id"]))
@@ -87,6 +103,16 @@ class Journal:
         if attempt.succeeded and (ran.end is None or ran.end["what"] != "end"):
             self._report.add("I-4", "a success was accepted of user code that did not come to its end",
                              ran.start, ran.end, attempt.ended)  # fmt: skip
+        if _failed(attempt) and ran.end is not None and ran.end["what"] == "end":
+            self._report.add("I-4", "a failure was accepted of user code that came to its end", ran.end, attempt.ended)
+
+    def _unheard(self) -> None:
+        """Where every task keeps a journal, what succeeded without a word in it never ran."""
+        for attempt_id, attempt in self._replay.attempts.items():
+            doubted = self._replay.runs[attempt.instance[:2]].doubted
+            if attempt.succeeded and attempt_id not in self._ran and not doubted:
+                self._report.add("I-4", "a success was accepted of user code that never began",
+                                 attempt.started, attempt.ended)  # fmt: skip
 
     def _order(self, attempt: Attempt, ran: _Ran) -> None:
         """What it waited for had ended before it began, on the tasks' own clock."""
@@ -125,13 +151,11 @@ class Journal:
                 self._overlap(earlier, later)
 
     def _overlap(self, earlier: _Ran, later: _Ran) -> None:
-        end, start = earlier.end, later.start
-        if end is None:
-            return
+        end, start = earlier.last, later.start
         if "t" in end and "t" in start:
             beside = end["t"] - start["t"]
         else:
-            beside = float(earlier.end_place > later.place)
+            beside = float(earlier.last_place > later.place)
             beside = beside and self._history.setup.overlap + beside
         if beside <= self._history.setup.overlap:
             return
@@ -145,22 +169,31 @@ class Journal:
         written: dict[tuple[str, str], list[Line]] = defaultdict(list)
         for line in self._history.journal:
             written[line["dag_id"], line["run_id"]].append(line)
-        for call in self._history.calls:
-            if call["op"] != "cancel" or call["status"] not in range(200, 300) or call.get("t1") is None:
+        asked = requests(self._history.calls)
+        for request in asked.get("cancel", ()):
+            key = (request.dag_id or "", request.run_id or "")
+            run = self._replay.runs.get(key)
+            if run is None or not run.cancels or self._starts_again(run, request, asked.get("clear", ())):
                 continue
-            limit = call["t1"] + self._history.setup.grace
-            run = self._replay.runs.get((call["dag_id"], call["run_id"]))
-            cancels = [row for state, row in run.states if state in ("cancelling", "cancelled")] if run else []
-            if run is None or not cancels:
-                continue
-            reopened = [row for state, row in run.states if state == "queued" and row.get("from_state")]
-            if reopened:
-                continue  # a later clear starts it again, by right
-            for line in written[call["dag_id"], call["run_id"]]:
-                if line.get("t", limit) > limit and not self._goes_on(run, line):
-                    late = line["t"] - call["t1"]
-                    self._report.add("I-21", f"user code ran on {late:.1f} s after an answered cancel", line, call)
-                    break
+            for call in request.told:
+                self._after_cancel(run, call, written[key])
+
+    def _starts_again(self, run: Run, cancel: Request, clears: Iterable[Request]) -> bool:
+        """Whether a clear may have opened the run again, by right: one that was not surely over before the cancel."""
+        if not self._history.setup.clients and any(state == "queued" for state, _ in run.states[1:]):
+            return True
+        key = (run.dag_id, run.run_id)
+        return any(one.is_possible and (one.dag_id, one.run_id) == key and one.done >= cancel.sent for one in clears)
+
+    def _after_cancel(self, run: Run, call: Line, written: Iterable[Line]) -> None:
+        if call.get("t1") is None:
+            return
+        limit = call["t1"] + self._history.setup.grace
+        for line in written:
+            if line.get("t", limit) > limit and not self._goes_on(run, line):
+                late = line["t"] - call["t1"]
+                self._report.add("I-21", f"user code ran on {late:.1f} s after an answered cancel", line, call)
+                break
 
     def _goes_on(self, run: Run, line: Line) -> bool:
         """Whether an attempt was given up before and goes on without its contact, as its author wants it."""
@@ -170,13 +203,19 @@ class Journal:
         return bool((attempt.ended.get("data") or {}).get("attempt") == "lose")
 
 
+def _failed(attempt: Attempt) -> bool:
+    """Whether it was told that its user code failed by itself; what has taken too long may have ended meanwhile."""
+    ended = attempt.ended or {}
+    return (ended.get("data") or {}).get("attempt") == "fail" and ended.get("reason") != "timed_out"
+
+
 def _woke_up(pause: Line, earlier: _Ran, start: Line) -> bool:
     """Whether an attempt stood still with all of its host while its successor began, and wrote on at the first moment.
 
     Nobody can stop a process before it is woken up, and what kills it is woken at the same time.
     """
-    end = earlier.end
-    if end is None or not {"t"} <= earlier.start.keys() & start.keys() & end.keys():
+    end = earlier.last
+    if not {"t"} <= earlier.start.keys() & start.keys() & end.keys():
         return False
     stood = earlier.start["t"] <= pause["from"] <= start["t"] <= pause["until"]
     return bool(stood and end["t"] - pause["until"] <= _WAKING)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tests.simulation.checker.asked import OK
+
 if TYPE_CHECKING:
     from tests.simulation.checker.history import History
     from tests.simulation.checker.replay import Replay
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 def judge_end(history: History, replay: Replay, report: Report) -> None:
     """Find every violation that the last reads show."""
+    _missing(history, replay, report)
     _runs(history, replay, report)
     for line in history.instances:
         run = replay.runs.get((line["dag_id"], line["run_id"]))
@@ -27,6 +30,17 @@ def judge_end(history: History, replay: Replay, report: Report) -> None:
             report.add("I-13", f"{line['used']} of the limit {line['key']} are counted, the log says {held}", line)
     if history.rest is not None:
         _at_rest(history, replay, report)
+
+
+def _missing(history: History, replay: Replay, report: Report) -> None:
+    """Find runs that the log has and the store has not.  Those that a client was answered are I-9."""
+    stored = {(line["dag_id"], line["run_id"]) for line in history.runs}
+    triggers = [call for call in history.calls if call["op"] == "trigger" and call["status"] in OK]
+    answered = {(call["dag_id"], call["answer"]["run_id"]) for call in triggers}
+    deleted = history.deleted()
+    for key, run in replay.runs.items() if stored else ():
+        if key not in stored and key not in answered and key[0] not in deleted:
+            report.add("I-18", "the log has this run, and the store has not", run.row)
 
 
 def _runs(history: History, replay: Replay, report: Report) -> None:
@@ -64,8 +78,8 @@ def _vanished(history: History, replay: Replay, report: Report) -> None:
     stored = {
         (line["dag_id"], line["run_id"], line["task_id"], line.get("map_index", -1)) for line in history.instances
     }
-    for key in {key[:2] for key in stored}:
-        run = replay.runs.get(key)
+    for line in history.runs if history.instances else ():
+        run = replay.runs.get((line["dag_id"], line["run_id"]))
         for one in run.instances.values() if run is not None and not run.doubted else ():
             if one.key not in stored:
                 report.add("I-18", f"the log has the instance {one.key[2]}, and the store has not", one.row)

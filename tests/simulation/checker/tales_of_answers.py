@@ -81,6 +81,24 @@ def cancelled_again() -> Tale:
     return tale.end()
 
 
+def cleared_around_a_cancel() -> Tale:
+    """A clear under a lost answer comes after the cancel that was sent after it: what it starts may go on."""
+    tale = Tale(grace=1).dag({"a": {}}).trigger("r").run("r", "running").good("r", "a").run("r", "success")
+    tale.call("clear", "r", None, answer=None).task("r", "a", "pending", actor=_KEY, reason="clear")
+    tale.run("r", "queued", actor=_KEY).run("r", "cancelled", actor=_KEY, reason="user")
+    tale.task("r", "a", "cancelled", actor=_KEY, reason="user").call("cancel", "r", 202)
+    tale.task("r", "a", "pending", actor=_KEY, reason="clear").run("r", "queued", actor=_KEY)
+    tale.call("clear", "r", 503, answer=None).wait(60)
+    return tale.run("r", "running").good("r", "a").run("r", "success").end()
+
+
+def deleted_unheard() -> Tale:
+    """A DAG is deleted by a request whose answer is lost."""
+    tale = Tale().dag({"a": {}}).call("trigger", None, 201, answer={"run_id": "r", "version": 1})
+    return tale.of_dag("deleted").call("delete", None, None, answer=None)
+
+
 ALL: Final[tuple[Callable[[], Tale], ...]] = (
-    defined, patched, told_again, waited_for, cleared_twice, cancelled_again,
+    defined, patched, told_again, waited_for, cleared_twice, cancelled_again, cleared_around_a_cancel,
+    deleted_unheard,
 )  # fmt: skip
