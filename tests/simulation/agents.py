@@ -94,6 +94,7 @@ class SimSpool:
 
     def keep(self, finish: Finish) -> None:
         host = self._home.host
+        host.site.ends.setdefault(finish["attempt_id"], []).append((host.name, host.site.loop.time()))
         if host.site.weather.is_down(f"broken disk:{host.name}"):
             host.site.weather.count("disk.broken")
             raise OSError(errno.EIO, "Input/output error")
@@ -113,11 +114,18 @@ class SimSpool:
 
 
 class SimFence(Fence):
-    """The real one; what it does before its time is noted."""
+    """The real one; when it is down is noted, and what it does before its time."""
 
     def __init__(self, is_needed: Callable[[], bool], fall: Callable[[], None]) -> None:
         self._until = 0.0
         super().__init__(is_needed, lambda: self._falls(fall))
+
+    @property
+    def is_down(self) -> bool:
+        if super().is_down:
+            here().site.note_upset(here().host)
+            return True
+        return False
 
     def renew(self, ttl: float | None, until: float | None = None) -> None:
         deadline = 0.0 if ttl is None else here().clock.monotonic() + ttl
@@ -131,6 +139,8 @@ class SimFence(Fence):
         early = self._until - here().clock.monotonic()
         if early > 0:
             here().site.note_error(f"a fence fell {early:.3f} s before its lease was over")
+        else:
+            here().site.note_upset(here().host)
         fall()
 
 

@@ -207,6 +207,10 @@ FOUND: Final[dict[str, tuple[int, str]]] = {
     "a_supervisor_does_not_stop": (50027, "I-21"),
     "a_service_passes_on_what_an_earlier_lease_started": (50015, "I-5 insight"),
     "a_worker_runs_what_an_earlier_lease_started": (50231, "insight"),
+    "a_success_is_told_of_what_never_ran": (50006, "I-4"),
+    "a_success_is_told_as_a_failure": (50000, "I-4"),
+    "an_output_is_dropped": (50001, "I-22"),
+    "a_success_is_told_as_lost": (50000, "insight"),
 }
 #: Those that a few seeds are enough for.
 QUICK: Final = frozenset(
@@ -230,6 +234,10 @@ QUICK: Final = frozenset(
         "row_counts_are_not_looked_at",
         "events_are_written_afterwards",
         "the_fence_goes_by_the_wall_clock",
+        "a_success_is_told_of_what_never_ran",
+        "a_success_is_told_as_a_failure",
+        "an_output_is_dropped",
+        "a_success_is_told_as_lost",
     }
 )
 BUGS: Final = _catalogue()

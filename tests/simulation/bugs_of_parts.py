@@ -204,6 +204,36 @@ def a_worker_runs_what_an_earlier_lease_started(planter: Planter) -> None:
     )
 
 
+def a_success_is_told_of_what_never_ran(planter: Planter) -> None:
+    """An attempt that was stopped before it ran is told as a success."""
+    planter.rewrite(
+        "worker.supervise:Supervisor._task",
+        ("self._end(attempt, stopped(attempt))", 'self._end(attempt, Verdict("success"))'),
+    )
+
+
+def a_success_is_told_as_a_failure(planter: Planter) -> None:
+    """Now and then an exit code of zero is taken for another one."""
+    planter.rewrite("worker.attempt:judge", ("if code != 0:", f"if code != 0 or {_NOW_AND_THEN}:"))
+
+
+def an_output_is_dropped(planter: Planter) -> None:
+    """Now and then an output is not sent with its end."""
+    planter.rewrite(
+        "worker.attempt:finish_message",
+        ('"output": verdict.output,', f'"output": None if {_NOW_AND_THEN} else verdict.output,'),
+    )
+
+
+def a_success_is_told_as_lost(planter: Planter) -> None:
+    """Now and then an exit code of zero is taken for the loss of its process: it runs again, as if it were too slow."""
+    lost = f"if {_NOW_AND_THEN}:\n        return Verdict('lost', 'no exit code')\n    if code != 0:"
+    planter.rewrite("worker.attempt:judge", ("if code != 0:", lost))
+
+
+#: Of an attempt that has ended: of every fifth.
+_NOW_AND_THEN: Final = "int(attempt.ended_at * 1000) % 5 == 0"
+
 ALL: Final[list[Callable[[Planter], None]]] = [
     nobody_looks_without_a_hint,
     silence_is_taken_for_death,
@@ -225,4 +255,8 @@ ALL: Final[list[Callable[[Planter], None]]] = [
     a_supervisor_does_not_stop,
     a_service_passes_on_what_an_earlier_lease_started,
     a_worker_runs_what_an_earlier_lease_started,
+    a_success_is_told_of_what_never_ran,
+    a_success_is_told_as_a_failure,
+    an_output_is_dropped,
+    a_success_is_told_as_lost,
 ]

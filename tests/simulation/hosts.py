@@ -90,9 +90,17 @@ class Site:
         self.superseded: list[SimProcess] = []
         #: When agents died, by the ids of their homes.
         self.agent_deaths: dict[str, list[float]] = {}
+        #: When an agent had a reason to give up what it runs, by its host: its lease was over, its zygote was killed,
+        #: another process has its id.
+        self.upsets: dict[str, list[float]] = {}
+        #: Where and when agents knew how an attempt has ended.
+        self.ends: dict[str, list[tuple[str, float]]] = {}
 
     def note_error(self, text: str) -> None:
         self.errors.append(f"{self.loop.time():.3f} {text}")
+
+    def note_upset(self, host: str) -> None:
+        self.upsets.setdefault(host, []).append(self.loop.time())
 
     def host(self, name: str) -> Host:
         if name not in self.hosts:

@@ -89,6 +89,7 @@ class SimLane:
             return Outage(str(error), is_sent=error.is_sent)
         if status == 410 and request.path.startswith("/workers"):
             self._process.site.superseded.append(self._process)
+            self._process.site.note_upset(self._process.host)
         if status >= 500:
             return Outage(f"{status}")
         # What arrives is a copy.

@@ -28,6 +28,7 @@ def judge(world: World, lines: Sequence[dict[str, Any]]) -> list[str]:
         *_outages_that_fail_tasks(events),
         *_early_rescues(world, events),
         *_rescues_of_the_living(world, events),
+        *_losses_without_a_cause(world, events),
         *_late_words(world, lines, events),
         *_slots_of_the_dead(world, lines),
     ]
@@ -91,6 +92,20 @@ def _rescues_of_the_living(world: World, events: Sequence[dict[str, Any]]) -> It
             deaths = world.site.agent_deaths.get(place, ())
             if place and not _by_lease(event) and not any(since < death <= at for death in deaths):
                 yield f"given up as dead, and its agent lives: {event}"
+
+
+def _losses_without_a_cause(world: World, events: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Find attempts that their own supervisor gave up though nothing had happened to it: they were only slow."""
+    began: dict[str, float] = {}
+    for event in events:
+        attempt, at, data = event.get("attempt_id", ""), _seconds(event["at"]), event.get("data") or {}
+        if event["kind"] == "task.running":
+            began[attempt] = at
+        elif event.get("actor") == "supervisor" and data.get("attempt") == "lose" and data["cause"] == "worker_lost":
+            since = began.get(attempt, at)
+            ends = world.site.ends.get(attempt, ())
+            if not any(since <= upset <= end for host, end in ends for upset in world.site.upsets.get(host, ())):
+                yield f"given up by its own supervisor, and nothing had happened to that: {event}"
 
 
 def _by_lease(event: dict[str, Any]) -> bool:

@@ -61,6 +61,7 @@ class SimZygote:
     def die(self) -> None:
         """The zygote is killed, and all tasks with it; the agent hears of it."""
         self._killed()
+        self._process.site.note_upset(self._process.host)
         self._process.later(0.002, self._bury)
 
     def _bury(self) -> None:
