@@ -204,6 +204,14 @@ def a_worker_runs_what_an_earlier_lease_started(planter: Planter) -> None:
     )
 
 
+def what_is_deaf_to_sigterm_is_left_to_itself(planter: Planter) -> None:
+    """What does not end in time when it is asked to is taken for dead, and not killed."""
+    kill = "kill = partial(self._zygote.signal, attempt.attempt_id, signal.SIGKILL)"
+    planter.rewrite(
+        "worker.supervise:Supervisor._stop", (kill, "kill = partial(self._lose, attempt.attempt_id, 'it is deaf')")
+    )
+
+
 def a_success_is_told_of_what_never_ran(planter: Planter) -> None:
     """An attempt that was stopped before it ran is told as a success."""
     planter.rewrite(
@@ -255,6 +263,7 @@ ALL: Final[list[Callable[[Planter], None]]] = [
     a_supervisor_does_not_stop,
     a_service_passes_on_what_an_earlier_lease_started,
     a_worker_runs_what_an_earlier_lease_started,
+    what_is_deaf_to_sigterm_is_left_to_itself,
     a_success_is_told_of_what_never_ran,
     a_success_is_told_as_a_failure,
     an_output_is_dropped,

@@ -36,8 +36,19 @@ def compose(dump: Dump, site: Site, *, overlap: float, grace: float, is_at_rest:
     lines += [{"type": "instance", **instance} for instance in dump.instances]
     lines += [{"type": "used", "key": key, "used": used} for key, used in dump.used.items()]
     if is_at_rest:
+        lines += [{"type": "left", "what": what} for what in _left(site)]
         lines.append({"type": "rest", "held": dump.held})
     return lines
+
+
+def _left(site: Site) -> list[str]:
+    """Return the processes of tasks that are still there."""
+    return [
+        f"{process.name} on {host.name}"
+        for host in site.hosts.values()
+        for process in host.processes
+        if process.name.startswith("task#")
+    ]
 
 
 def _log(dump: Dump) -> list[Line]:
