@@ -40,8 +40,9 @@ def measure(options: Options) -> Sequence[Report]:
                 _loop(report, servers, database, options.cycles, seed)
                 machine.neighbours(report, watch)
             report.note(
-                f"{options.cycles} cycles a repeat; 3 clients trigger diamonds and single tasks, repeat what was not "
-                "answered with the same Idempotency-Key, cancel one run in ten and clear half of these; what is paused "
+                f"{options.cycles} cycles a repeat; 4 clients trigger diamonds, single tasks and tasks of seconds, "
+                "repeat what was not answered with the same Idempotency-Key, cancel one run in ten (of the long ones, "
+                "half) and clear half of these; what is paused "
                 f"stands still (SIGSTOP) for {_PAUSE:g} s, the lease is {_LEASE} s; the history checker judges the "
                 "event log, the tasks' journal and the clients' log",
                 "`other processes` here includes the service itself",

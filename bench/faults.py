@@ -202,6 +202,7 @@ def kills(cycles: int, *, executor: str = "dramatiq", schedulers: int = 2, seed:
         crash.define(made.fleet, log, journal)
         clients = [crash.Client(made.fleet, "client0", "diamond", log, 0.2)]
         clients += [crash.Client(made.fleet, f"client{n}", "single", log, 0.1) for n in (1, 2)]
+        clients.append(crash.long_client(made.fleet, "client3", log))
         for client in clients:
             client.start()
         blows = Blows(made, chance, pauses)

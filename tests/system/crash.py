@@ -33,6 +33,12 @@ _PATIENCE: Final = 60.0
 #: How many runs have their cancel asked for, and how many of these are cleared afterwards.
 _CANCELLED: Final = 0.1
 _CLEARED: Final = 0.5
+#: The same of runs whose tasks take seconds; in how many seconds after their triggers.
+_LONG_CANCELLED: Final = 0.5
+_LONG_WITHIN: Final = 2.0
+#: In seconds: how often such a run is asked for, and how long its tasks take.
+_LONG_PAUSE: Final = 5.0
+_LONG: Final = 2.5
 #: In how many cycles the database, or the zygote, goes first; in how many something stands still.
 _RARE: Final = 0.1
 _PAUSED: Final = 0.03
@@ -65,8 +71,20 @@ class Client(threading.Thread):
     Repeats what was not answered, with the same key, until it is.
     """
 
-    def __init__(self, service: Target, name: str, dag_id: str, log: ClientLog, pause: float) -> None:
+    def __init__(
+        self,
+        service: Target,
+        name: str,
+        dag_id: str,
+        log: ClientLog,
+        pause: float,
+        *,
+        cancelled: float = _CANCELLED,
+        within: float = 0.3,
+    ) -> None:
         super().__init__(name=name, daemon=True)
+        self._cancelled = cancelled
+        self._within = within
         self._service = service
         self._dag_id = dag_id
         self._log = log
@@ -79,12 +97,12 @@ class Client(threading.Thread):
     def run(self) -> None:
         while not self.over.is_set():
             answer = self._ask("trigger", None, {}, 201)
-            if answer is not None and self._chance.random() < _CANCELLED:
+            if answer is not None and self._chance.random() < self._cancelled:
                 self._interfere(answer.json()["run_id"])
-            time.sleep(self._pause)
+            self.over.wait(self._pause)
 
     def _interfere(self, run_id: str) -> None:
-        time.sleep(self._chance.uniform(0, 0.3))
+        time.sleep(self._chance.uniform(0, self._within))
         self._log.ask(self._service, "read", self._dag_id, run_id, client=self.name)
         self._ask("cancel", run_id, {}, 202, 409)  # 409: it has ended
         if self._chance.random() < _CLEARED:
@@ -102,6 +120,11 @@ class Client(threading.Thread):
                 self.wrong.append(f"{op} {key}: {answer.status_code} {answer.text}")
                 return None
             return answer
+
+
+def long_client(service: Target, name: str, log: ClientLog) -> Client:
+    """Return a client that asks for the runs whose tasks take seconds, and cancels half of them meanwhile."""
+    return Client(service, name, "long", log, _LONG_PAUSE, cancelled=_LONG_CANCELLED, within=_LONG_WITHIN)
 
 
 def crash_loop(
@@ -126,6 +149,7 @@ def crash_loop(
     clients = [
         Client(service, "client0", "diamond", log, 0.1),
         *(Client(service, f"client{n}", "single", log, 0.02) for n in (1, 2)),
+        long_client(service, "client3", log),
     ]
     for client in clients:
         client.start()
@@ -209,7 +233,10 @@ class _Blows:
 
 
 def define(service: Target, log: ClientLog, journal: Path) -> None:
-    """Define a diamond with a task that fails first, and a single task; both with limits."""
+    """Define a diamond with a task that fails first, a single task, and two that take long; all with limits.
+
+    One of the long ones does not end when it is asked to, and has to be killed.
+    """
     journal.touch()
     flaky = '[ "$RUNYARD_FENCE" -gt 1 ] || { say fail; exit 1; }'
     tasks = {
@@ -221,6 +248,11 @@ def define(service: Target, log: ClientLog, journal: Path) -> None:
     }
     log.put(service, "diamond", {"tasks": tasks, "max_active_runs": 6, "max_active_tasks": 3})
     log.put(service, "single", {"tasks": {"a": journaling("sleep 0.03", journal)}, "max_active_tasks": 3})
+    long = {
+        "slow": journaling(f"sleep {_LONG}", journal),
+        "deaf": journaling(f"trap '' TERM; sleep {_LONG}", journal, kill_grace="PT0.5S"),
+    }
+    log.put(service, "long", {"tasks": long, "max_active_runs": 2, "max_active_tasks": 2})
 
 
 def come_to_rest(service: Target) -> None:
