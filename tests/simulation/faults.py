@@ -170,10 +170,14 @@ def overlap(faults: Sequence[Fault], lease: float) -> float:
     """Return for how long an attempt may go on beside its successor, all faults considered.
 
     A host that stood still goes on for a moment with what it had; the original of a copied worker hears with its next
-    heartbeat that it is not the one.
+    heartbeat that it is not the one, and that waits while it stands still.
     """
     frozen = [
-        fault.lasts for fault in faults if fault.kind in ("freeze", "freeze.agent") and not fault.target.startswith("a")
+        fault for fault in faults if fault.kind in ("freeze", "freeze.agent") and not fault.target.startswith("a")
     ]
-    cloned = [lease + 2 for fault in faults if fault.kind == "clone"]
-    return max([*frozen, *cloned], default=0.0)
+    cloned = [
+        lease + 2 + sum(other.lasts for other in frozen if other.target == fault.target)
+        for fault in faults
+        if fault.kind == "clone"
+    ]
+    return max([*(fault.lasts for fault in frozen), *cloned], default=0.0)

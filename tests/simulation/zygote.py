@@ -67,6 +67,7 @@ class SimZygote:
     def _bury(self) -> None:
         """As the agent does it: what was asked for since is dead as well before it is told."""
         self._killed()
+        self._process.site.note_upset(self._process.host)  # an agent that stood still meanwhile hears of it now
         self._ends.zygote_died("the zygote was killed")
 
     def over(self, task: _Task, status: int) -> None:

@@ -126,11 +126,14 @@ class Journal:
     def _saw(self, line: Line) -> None:
         self._report.counts["outputs seen"] += 1
         attempt = self._replay.attempts.get(line["attempt_id"])
-        if attempt is None or self._replay.runs[line["dag_id"], line["run_id"]].document is None:
+        run = self._replay.runs[line["dag_id"], line["run_id"]]
+        if attempt is None or run.document is None:
             return
         if attempt.inputs.get(line["from_task"]) != line["from_attempt"]:
             got = self._replay.attempts.get(line["from_attempt"])
             if got is not None and _came_since(attempt, got, line["from_task"]):
+                return
+            if line["from_attempt"] is None and _went_since(attempt, run, line["from_task"]):
                 return
             what = f"it was given an output of {line['from_task']} that was not accepted for it"
             self._report.add("I-22", what, line, attempt.started, (got.ended or got.queued) if got else None)
@@ -225,6 +228,12 @@ def _before(one: Line, place: int, other: Line, other_place: int) -> bool:
     if "t" in one and "t" in other:
         return bool(one["t"] < other["t"])
     return place < other_place
+
+
+def _went_since(attempt: Attempt, run: Run, task_id: str) -> bool:
+    """Whether the upstream *task_id* was cleared after the start of *attempt*, which may have been asked for again."""
+    began = (attempt.started or attempt.queued).get("run_seq") or 0
+    return any(line["task_id"] == task_id and (line.get("run_seq") or 0) > began for line in run.clears)
 
 
 def _came_since(attempt: Attempt, got: Attempt, task_id: str) -> bool:

@@ -317,6 +317,15 @@ def answered_again() -> Tale:
     return tale.task("r", "b", "success").run("r", "success").end()
 
 
+def cleared_meanwhile() -> Tale:
+    """The answer to a start is lost; before the next one its upstream is cleared, and has no output any more."""
+    tale = Tale().dag({"a": {}, "b": {"depends_on": ["a"]}}).trigger("r").run("r", "running").good("r", "a")
+    tale.ready("r", "b").task("r", "b", "queued", "running").task("r", "a", "pending", actor=_KEY, reason="clear")
+    tale.call("clear", "r", 200, answer={"items": [{"task_id": "a"}]})
+    tale.wrote("r", "b", "start").wrote("r", "b", "saw", from_task="a", from_attempt=None).wrote("r", "b", "end")
+    return tale.task("r", "b", "success").good("r", "a").run("r", "success").end()
+
+
 def taken() -> Tale:
     """A run's name is asked for again, for another time, and refused."""
     tale = Tale().dag({"a": {}}).trigger("r", body={"run_id": "r"})
@@ -357,7 +366,7 @@ GOOD: Final[dict[str, Callable[[], Tale]]] = {
         diamond, single, chain, retried, exhausted, lost, given_up, never_started, drained, rejected, cancelled,
         cancelled_unstarted, cancelled_too_late, cleared, cleared_and_cancelled, failed_fast, timed_out,
         allowed_to_fail, skipping, hasty, empty, repeated, unanswered, read_back, lowered, lowered_slots, superseded,
-        woken, going_on, going_on_after_a_cancel, big, unfinished, held, delayed, taken, answered_again, deleted,
-        by_the_api, drained_often, abandoned, *tales_of_answers.ALL,
+        woken, going_on, going_on_after_a_cancel, big, unfinished, held, delayed, taken, answered_again,
+        cleared_meanwhile, deleted, by_the_api, drained_often, abandoned, *tales_of_answers.ALL,
     )
 }  # fmt: skip
