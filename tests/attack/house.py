@@ -48,8 +48,10 @@ class House:
         self._names += 1
         dag_id = f"hostile{self._names}"
         journal = self.folder / f"{dag_id}.journal"
-        neighbour = {"command": ["sh", "-c", NEIGHBOUR.format(journal=journal)]}
-        tasks = {"one": neighbour, "hostile": task, "two": neighbour}
+        begun = f"{journal}.begun"
+        neighbour = {"command": ["sh", "-c", f"echo >> {begun}; {NEIGHBOUR.format(journal=journal)}"]}
+        hostile = task | {"env": {"NEIGHBOURS": begun} | task.get("env", {})}
+        tasks = {"one": neighbour, "hostile": hostile, "two": neighbour}
         put = self.client.put(f"/dags/{dag_id}", json={"tasks": tasks} | more)
         assert put.status_code == 201, put.text
         assert self.client.post(f"/dags/{dag_id}/runs", json={"run_id": "r"}).status_code == 201

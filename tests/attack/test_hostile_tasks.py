@@ -93,7 +93,11 @@ CASES: Final[dict[str, tuple[dict[str, Any], str, dict[str, Any]]]] = {
         {"state": "success"},
     ),
     "removes all that its agent keeps of it": (
-        shell('rm -rf "$(dirname "$RUNYARD_WORK_DIR")"; cd /; echo gone'),
+        # What has not begun has its folder there as well, and could not begin any more.
+        shell(
+            'until [ "$(cat "$NEIGHBOURS" | wc -l)" = 2 ]; do sleep 0.02; done; '
+            'rm -rf "$(dirname "$RUNYARD_WORK_DIR")"; cd /; echo gone'
+        ),
         "success",
         {"state": "success"},
     ),
