@@ -13,6 +13,7 @@ from dag.outcomes import Ended
 from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent, release_agent
 from metastore.commands.attempts import End, end_attempt
 from metastore.queries import work
+from scheduler.aside import set_aside
 from scheduler.decide import sleep_for
 from scheduler.door import stop_reason
 from scheduler.lost import GiveUp, Placement, PutBack, Relaunch, Seen, Stop, reconcile
@@ -20,7 +21,7 @@ from scheduler.offers import Offers
 from scheduler.strays import Strays
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from dag.ids import AttemptId
     from dag.world import Clock, Entropy
@@ -304,24 +305,17 @@ class Placements:
                 case Stop(attempt_id, reason):
                     stops.setdefault(reason, []).append(attempt_id)
                 case GiveUp(attempt_id):
-                    await self._conclude(self._lose, rows[attempt_id])
+                    with set_aside("an attempt cannot be ended", attempt=attempt_id):
+                        await self._lose(rows[attempt_id])
                 case PutBack(attempt_id):
-                    await self._conclude(self._put_back, rows[attempt_id])
+                    with set_aside("an attempt cannot be ended", attempt=attempt_id):
+                        await self._put_back(rows[attempt_id])
                 case _:
                     assert_never(decision)
         if launches:
             self._handover.again(name, launches)
         for reason, batch in stops.items():
             await self._handover.stop(name, batch, stop_reason(reason))
-
-    async def _conclude(self, end: Callable[[Placed], Awaitable[None]], one: Placed) -> None:
-        try:
-            await end(one)
-        except Unavailable:
-            raise
-        except Exception:
-            # One whose run cannot be read must not keep the others.
-            log.exception("an attempt cannot be ended", attempt=one.id)
 
     async def _lose(self, one: Placed) -> None:
         error = "its supervisor died, and everything that it ran with it"

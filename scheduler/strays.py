@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dag.errors import Unavailable
 from dag.outcomes import Ended
 from metastore.commands.attempts import End, end_attempt
 from metastore.commands.strays import find_runs_with_strays, find_strays, follow_default
 from metastore.queries.strays import PAGE, heard_within
 from metastore.queries.work import MOST
+from scheduler.aside import set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,13 +89,8 @@ class Strays:
     async def _withdraw(self, attempt_id: AttemptId) -> None:
         """Put an offer back that nobody looks after; who finds its message later is refused: it has ended."""
         end = End(attempt_id=attempt_id, ended=Ended.DRAINED, cause="drained", error="its executor is gone")
-        try:
+        with set_aside("an offer cannot be withdrawn", attempt=attempt_id):
             await self._store.write(end_attempt, end, actor="scheduler")
-        except Unavailable:
-            raise
-        except Exception:
-            # An offer whose run cannot be read must not keep the others.
-            log.exception("an offer cannot be withdrawn", attempt=attempt_id)
 
     async def _follow(self, run: int) -> None:
         """Have what may of a run follow the default, and remember what stays.
@@ -103,17 +98,12 @@ class Strays:
         Only what names its executor is known to stay: a scheduler that was thought to be gone may have spoken again,
         and may go later.
         """
-        try:
+        with set_aside("strays cannot be moved", run=run):
             done = await self._store.write(follow_default, run, self._default, self._own, self._within)
-        except Unavailable:
-            raise
-        except Exception:
-            # A run that cannot even be looked at must not keep the others.
-            log.exception("strays cannot be moved", run=run)
-            return
-        if done.moved:
-            log.info("tasks follow the default executor", run=run, tasks=done.moved, executor=self._default)
-        self._staying.update(done.named)
-        for name in sorted({*done.named.values()} - self._named):
-            self._named.add(name)
-            log.warning("tasks name an executor that is configured nowhere, and wait for it", executor=name, run=run)
+            if done.moved:
+                log.info("tasks follow the default executor", run=run, tasks=done.moved, executor=self._default)
+            self._staying.update(done.named)
+            for name in sorted({*done.named.values()} - self._named):
+                self._named.add(name)
+                what = "tasks name an executor that is configured nowhere, and wait for it"
+                log.warning(what, executor=name, run=run)

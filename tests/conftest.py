@@ -121,6 +121,14 @@ async def sqlite_store(sqlite_url: str, clock: FakeClock, entropy: SeededEntropy
     await opened.close()
 
 
+@pytest.fixture
+async def postgres_store(postgres_url: str, clock: FakeClock, entropy: SeededEntropy) -> AsyncIterator[Store]:
+    """An open store on Postgres alone."""
+    opened = await open_store(postgres_url, clock, entropy)
+    yield opened
+    await opened.close()
+
+
 async def open_store(url: str, clock: FakeClock, entropy: SeededEntropy) -> Store:
     settings = DatabaseSettings(url)
     if settings.dialect == "sqlite":

@@ -140,22 +140,19 @@ async def test_an_end_is_noted_whatever_the_admission_beside_it_does(flow: Flow)
 
 @pytest.mark.postgres
 async def test_an_output_that_the_database_refuses_fails_its_task_and_frees_its_slot(
-    postgres_url: str, clock: FakeClock, entropy: Any
+    postgres_store: Store, clock: FakeClock
 ) -> None:
-    from tests.conftest import open_store  # noqa: PLC0415  # it brings Postgres
-
-    store = await open_store(postgres_url, clock, entropy)
-    flow = Flow(store, clock)
+    flow = Flow(postgres_store, clock)
     await flow.slots()
     await flow.put({"a": {}})
     run, [a] = await flow.trigger()
     await flow.start(a.attempt_id)
-    door = MetastoreDoor(store, lambda: [flow.outlet], nobody, SchedulerMetrics(CollectorRegistry()), lease=LEASE)
+    metrics = SchedulerMetrics(CollectorRegistry())
+    door = MetastoreDoor(postgres_store, lambda: [flow.outlet], nobody, metrics, lease=LEASE)
     await door.finish(finish_of(flow, a.attempt_id, output='"\0"'), flow.agent)
     assert await flow.states(run) == {"a": "failed"}
     assert await error_of(flow, run, "a") == "its output could not be stored"
     assert set((await flow.used()).values()) == {0}
-    await store.close()
 
 
 async def test_triggers_beside_puts_are_all_accepted(flow: Flow) -> None:

@@ -39,7 +39,6 @@ from metastore.models.service import presence
 from metastore.queries import offers, work
 from metastore.queries import tasks as task_queries
 from metastore.queries import workers as queries
-from tests.conftest import open_store
 from tests.metastore.flow import Flow
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
     from metastore.records import RunRecord
     from metastore.store import Store, Tx
-    from tests.world import FakeClock, SeededEntropy
+    from tests.world import FakeClock
 
 LEASE = timedelta(seconds=90)
 OUTLET = Outlet("dramatiq", None, by_queue=True)
@@ -306,22 +305,18 @@ async def test_a_copy_of_a_home_does_not_judge_what_the_first_one_runs(fleet: Fl
 
 
 @pytest.mark.postgres
-async def test_of_two_copies_of_a_home_that_nobody_knows_one_has_it(
-    postgres_url: str, clock: FakeClock, entropy: SeededEntropy
-) -> None:
+async def test_of_two_copies_of_a_home_that_nobody_knows_one_has_it(postgres_store: Store) -> None:
     """Neither sees a row of the other before both have written one."""
-    store = await open_store(postgres_url, clock, entropy)
 
     async def register(agent: str, host: str) -> str | None:
-        return await store.write(register_agent, agent, host=host, executors=[], lease=LEASE)
+        return await postgres_store.write(register_agent, agent, host=host, executors=[], lease=LEASE)
 
     for n in range(30):
         agent = f"agent-{n}"
         said = await asyncio.gather(register(agent, "first"), register(agent, "copy"))
         assert sorted(said, key=str) in ([None, "first"], [None, "copy"], ["copy", None], ["first", None])
         (winner,) = (name for name, holder in zip(("first", "copy"), said, strict=True) if holder is None)
-        assert await store.write(beat, agent, winner, LEASE)
-    await store.close()
+        assert await postgres_store.write(beat, agent, winner, LEASE)
 
 
 async def test_a_silent_worker_is_given_up_and_its_slots_are_gone(fleet: Fleet) -> None:

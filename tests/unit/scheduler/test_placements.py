@@ -16,7 +16,6 @@ from metastore.queries import work
 from scheduler.handover import Handover
 from scheduler.placements import Placements
 from scheduler.settings import SchedulerSettings
-from tests.conftest import open_store
 from tests.metastore.flow import Flow
 
 if TYPE_CHECKING:
@@ -82,17 +81,18 @@ async def test_an_agent_is_renewed_several_times_a_lease_however_short_that_is(s
 
 @pytest.mark.postgres
 async def test_a_copy_of_a_home_waits_until_the_first_one_has_stopped(
-    postgres_url: str, clock: FakeClock, entropy: SeededEntropy
+    postgres_store: Store, clock: FakeClock, entropy: SeededEntropy
 ) -> None:
     """Each of the two would take what the other one runs for dead, and start it again."""
-    store = await open_store(postgres_url, clock, entropy)
     heard: dict[str, list[str]] = {"first": [], "copy": []}
     both = []
     for host, notes in heard.items():
         executors = {"local": cast("Executor", Hasty(notes))}
         settings = SchedulerSettings(host=host, lease=timedelta(seconds=4))
-        door, handover = cast("Door", Listening(notes)), Handover(store, executors)
-        both.append(Placements(store, executors, handover, door, clock=clock, entropy=entropy, settings=settings))
+        door, handover = cast("Door", Listening(notes)), Handover(postgres_store, executors)
+        both.append(
+            Placements(postgres_store, executors, handover, door, clock=clock, entropy=entropy, settings=settings)
+        )
     first, copy = both
     await first.start()
     await copy.start()
@@ -105,15 +105,13 @@ async def test_a_copy_of_a_home_waits_until_the_first_one_has_stopped(
     await copy.renew()
     assert heard["copy"][0] == "renewed"
     assert (copy.is_ours, copy.wrong()) == (True, [])
-    await store.close()
 
 
 @pytest.mark.postgres
 async def test_who_comes_back_to_an_agent_that_a_copy_has_judges_nothing(
-    postgres_url: str, clock: FakeClock, entropy: SeededEntropy
+    postgres_store: Store, clock: FakeClock, entropy: SeededEntropy
 ) -> None:
     """Its own agent knows nothing of what the copy runs, which is no proof of its death."""
-    store = await open_store(postgres_url, clock, entropy)
     settings = SchedulerSettings(lease=timedelta(seconds=3), safety_poll=timedelta(seconds=0.1))
     heard: list[str] = []
 
@@ -121,20 +119,20 @@ async def test_who_comes_back_to_an_agent_that_a_copy_has_judges_nothing(
         hasty = Hasty(heard if host == "first" else [])
         hasty.boot_id = f"boot of {host}"
         executors = {"local": cast("Executor", hasty)}
-        handover, its = Handover(store, executors), replace(settings, host=host)
+        handover, its = Handover(postgres_store, executors), replace(settings, host=host)
         door = cast("Door", Listening([]))
-        return Placements(store, executors, handover, door, clock=clock, entropy=entropy, settings=its)
+        return Placements(postgres_store, executors, handover, door, clock=clock, entropy=entropy, settings=its)
 
     first, copy = service("first"), service("copy")
     await first.start()
     await asyncio.sleep(3.1)  # nothing is heard of it for a lease
     await copy.start()
     assert copy.is_ours
-    flow = Flow(store, clock, agent=Hasty.placed_on, boot="boot of copy")
+    flow = Flow(postgres_store, clock, agent=Hasty.placed_on, boot="boot of copy")
     await flow.put({"a": {}})
     _, [one] = await flow.trigger()
     await flow.start(one.attempt_id)
-    (placed,) = await store.read(work.placed, [Hasty.placed_on])
+    (placed,) = await postgres_store.read(work.placed, [Hasty.placed_on])
 
     heard.clear()
     await first._lose(placed)  # a look that began before it knew
@@ -144,11 +142,10 @@ async def test_who_comes_back_to_an_agent_that_a_copy_has_judges_nothing(
     await first.reconcile()
     assert heard == []
     await first.stop(timedelta(0))
-    assert [after.state for after in await store.read(work.placed, [Hasty.placed_on])] == ["running"]
+    assert [after.state for after in await postgres_store.read(work.placed, [Hasty.placed_on])] == ["running"]
     await copy._lose(placed)
-    assert await store.read(work.placed, [Hasty.placed_on]) == []
+    assert await postgres_store.read(work.placed, [Hasty.placed_on]) == []
     await flow.check()
-    await store.close()
 
 
 async def test_nothing_is_given_to_an_agent_before_it_has_its_lease(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import structlog
 
+from metastore.commands.admission import Outlet
 from metastore.commands.agents import register_agent
 from metastore.commands.attempts import end_attempt
 from metastore.commands.materialise import start_run
@@ -17,14 +18,13 @@ from metastore.queries import tasks as task_queries
 from scheduler import strays as shell
 from scheduler.settings import SchedulerSettings
 from scheduler.strays import Strays
-from tests.conftest import open_store
 from tests.metastore.flow import Flow
 
 if TYPE_CHECKING:
     from executors.base import Executor
     from metastore.records import RunRecord, TaskRecord
     from metastore.store import Store
-    from tests.world import FakeClock, SeededEntropy
+    from tests.world import FakeClock
 
 
 class Known:
@@ -40,6 +40,15 @@ class Scene(Flow):
     def strays(self, **slots: int | None) -> Strays:
         executors = {name: cast("Executor", Known(each)) for name, each in slots.items()}
         return Strays(self.store, executors, self.clock, SchedulerSettings())
+
+    async def offers(self) -> None:
+        """Have ``local`` be an executor of queues that a scheduler says it has."""
+        one = {"name": "local", "slots": 1, "placed": False, "status": "ok", "detail": ""}
+        await self.announce(one)
+        self.outlet = Outlet("local", None)
+
+    async def announce(self, *executors: dict[str, Any]) -> None:
+        await self.store.write(register_agent, "scheduler:here", host="h", executors=[*executors], lease=None)
 
     async def task(self, run: RunRecord, task_id: str) -> TaskRecord:
         found = await self.store.read(task_queries.get, run.id, task_id)
@@ -72,12 +81,10 @@ async def test_what_becomes_ready_later_follows_at_the_next_look(scene: Scene) -
 
 
 async def test_an_offer_is_withdrawn_and_its_task_follows_in_one_look(scene: Scene) -> None:
-    one = {"name": "local", "slots": 1, "placed": False, "status": "ok", "detail": ""}
-    await scene.store.write(register_agent, "scheduler:here", host="h", executors=[one], lease=None)
-    scene.outlet = type(scene.outlet)("local", None)
+    await scene.offers()
     await scene.put({"a": {}})
     run, [_] = await scene.trigger()
-    await scene.store.write(register_agent, "scheduler:here", host="h", executors=[], lease=None)
+    await scene.announce()
     await scene.strays(other=1).look()
     task = await scene.task(run, "a")
     assert (task.state, task.executor, task.losses) == ("scheduled", "other", 0)
@@ -95,14 +102,12 @@ async def test_a_task_that_names_its_executor_stays_and_the_log_says_so_once(sce
 
 
 async def test_an_offer_that_cannot_be_withdrawn_keeps_no_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = {"name": "local", "slots": 1, "placed": False, "status": "ok", "detail": ""}
-    await scene.store.write(register_agent, "scheduler:here", host="h", executors=[one], lease=None)
-    scene.outlet = type(scene.outlet)("local", None)
+    await scene.offers()
     await scene.put({"a": {}})
     await scene.trigger()
     run = await scene.create()
     await scene.store.write(start_run, run.id, "local", [])
-    await scene.store.write(register_agent, "scheduler:here", host="h", executors=[], lease=None)
+    await scene.announce()
     write = scene.store.write
 
     async def breaking(command: Any, *args: Any, **kwargs: Any) -> Any:
@@ -155,31 +160,26 @@ async def test_what_stays_hides_nothing_however_much_it_is(scene: Scene, monkeyp
 
 @pytest.mark.postgres
 async def test_a_host_whose_clock_is_ahead_takes_nothing_from_who_is_there(
-    postgres_url: str, clock: FakeClock, entropy: SeededEntropy
+    postgres_store: Store, clock: FakeClock
 ) -> None:
     """Others are there by the database's clock."""
-    store = await open_store(postgres_url, clock, entropy)
-    scene = Scene(store, clock)
-    one = {"name": "local", "slots": 1, "placed": False, "by_queue": False, "status": "ok", "detail": ""}
-    await store.write(register_agent, "scheduler:there", host="there", executors=[one], lease=None)
-    scene.outlet = type(scene.outlet)("local", None)
+    scene = Scene(postgres_store, clock)
+    await scene.offers()
     await scene.put({"a": {}})
     run, [_] = await scene.trigger()
     clock.jump(timedelta(days=3_650))
     await scene.strays(other=1).look()
     assert (await scene.task(run, "a")).state == "queued"
-    await store.close()
 
 
 @pytest.mark.postgres
 async def test_after_an_outage_others_have_the_time_to_say_that_they_are_there(
-    postgres_url: str, clock: FakeClock, entropy: SeededEntropy
+    postgres_store: Store, clock: FakeClock
 ) -> None:
-    store = await open_store(postgres_url, clock, entropy)
-    scene = Scene(store, clock)
+    scene = Scene(postgres_store, clock)
     await scene.put({"a": {}})
     run = await scene.create()
-    await store.write(start_run, run.id, "local", [])
+    await postgres_store.write(start_run, run.id, "local", [])
     strays = scene.strays(other=1)
     strays.hold_off()
     clock.move(timedelta(seconds=89))
@@ -188,7 +188,6 @@ async def test_after_an_outage_others_have_the_time_to_say_that_they_are_there(
     clock.move(timedelta(seconds=2))
     await strays.look()
     assert (await scene.task(run, "a")).executor == "other"
-    await store.close()
 
 
 async def test_an_executor_without_slots_takes_nothing(scene: Scene) -> None:
