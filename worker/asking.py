@@ -47,12 +47,16 @@ class Asker:
 
     def ask(self, attempt: Attempt) -> None:
         """Ask about *attempt* now, and again while there is no answer."""
-        attempt.asked_at = time.monotonic()
+        self.later(attempt)
         if attempt.finish is not None:
             attempt.finish["more"] = self.wants_more and attempt.finish["boot_id"] == self._boot_id
             self._tell(attempt.finish)
         else:
             self._tell({"type": "start", "attempt_id": attempt.attempt_id, "boot_id": self._boot_id})
+
+    def later(self, attempt: Attempt) -> None:
+        """Ask about *attempt* in a while; where questions are asked once, whoever hears the answers asks again."""
+        attempt.asked_at = time.monotonic()
         if self._timer is None and self.repeats:
             self._timer = self._loop.call_later(_ASK_AGAIN, self._ask_open)
 

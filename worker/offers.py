@@ -152,7 +152,7 @@ class Offers:
             if not isinstance(task, dict) or not isinstance(task.get("env"), dict) or "kill_grace" not in task:
                 say(f"the answer to the start of {attempt_id} is none of ours; it is asked again")
                 return _ODD
-            if self._asked[attempt_id] != self._supervisor.lapses:
+            if self._supervisor.is_fenced or self._asked[attempt_id] != self._supervisor.lapses:
                 say(f"the start of {attempt_id} was allowed under a lease that is over; it is asked again")
                 return _STALE
             self._begin(attempt_id, task, stop)

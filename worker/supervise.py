@@ -167,6 +167,10 @@ class Supervisor:
             attempt = self._attempts[attempt_id] = Attempt(attempt_id)
         if attempt.phase != "starting":
             return
+        if self._fence.is_down and attempt.stop is None and not self.draining:
+            # It is nobody's loss yet: under the next lease the same answer comes, or a refusal.
+            self.asker.later(attempt)
+            return
         attempt.body = body
         if attempt_id in self._ever:
             self._end(attempt, Verdict("lost", "this agent ran this attempt before; it is not run twice"))
@@ -174,8 +178,6 @@ class Supervisor:
         self._remember(attempt_id)
         if self.draining:
             attempt.wants("drain")
-        if self._fence.is_down:
-            attempt.wants("fenced")
         if attempt.stop is not None:
             self._end(attempt, stopped(attempt))
             return

@@ -180,3 +180,22 @@ def test_a_start_that_was_answered_too_late_is_asked_for_again(kit: Kit, api: Ap
     api.delay.clear()
     assert message.wait() == "acked"
     assert (api.calls["start"], kit.lines(), row.ends) == (2, [], [])
+
+
+def test_a_start_that_is_answered_while_the_lease_is_over_is_asked_for_again(kit: Kit, api: Api) -> None:
+    """It was not given to anybody else yet; to give it up would take a loss of its budget, although nothing ran."""
+    api.lease, api.heartbeat = 1.5, 0.3
+    kit.feed()
+    api.delay["start"] = 4
+    message = kit.send(kit.shell("echo up >> $JOURNAL"))
+    row = api.row(message.attempt_id)
+    api.until(lambda: row.state == "running", "its start is won, and the answer is on its way")
+    api.instead["beat"] = [problem(503, "unavailable")] * 100
+    time.sleep(4.5)
+    assert (api.calls["start"], kit.lines(), row.ends) == (1, [], []), (
+        "it is held, and nothing is asked without contact"
+    )
+    api.delay.clear()
+    api.instead.clear()
+    assert message.wait() == "acked"
+    assert (api.calls["start"], kit.lines(), row.state) == (2, ["up"], "success")
