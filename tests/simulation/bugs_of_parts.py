@@ -198,10 +198,12 @@ def a_service_passes_on_what_an_earlier_lease_started(planter: Planter) -> None:
 
 
 def a_worker_runs_what_an_earlier_lease_started(planter: Planter) -> None:
-    """A start that was answered late is run under the lease after the one it was won under."""
+    """A start that was answered late is run, although the lease that it was won under is over."""
     planter.rewrite(
-        "worker.offers:Offers._answer", ("if self._asked[attempt_id] != self._supervisor.lapses:", "if False:")
+        "worker.offers:Offers._answer",
+        ("if self._supervisor.is_fenced or self._asked[attempt_id] != self._supervisor.lapses:", "if False:"),
     )
+    planter.rewrite("worker.supervise:Supervisor._task", ("if self._fence.is_down and", "if False and"))
 
 
 def what_is_deaf_to_sigterm_is_left_to_itself(planter: Planter) -> None:

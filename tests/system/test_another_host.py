@@ -43,11 +43,12 @@ def test_it_serves_says_so_and_works_once_the_lease_of_the_other_is_over(
     (document := tmp_path / "d.yaml").write_text("dag_id: d\ntasks: {a: {command: ['true']}}\n")
     assert made.cli("apply", "-f", str(document)).returncode == 0
     made.kill()
-    give_away(postgres_url, 6)
+    give_away(postgres_url, 600)
     made.start()
     assert said(made, "another host has the agent of this home")
     unwell = wait_for(lambda: (done := made.cli("health")).returncode and done)
     assert "the host elsewhere has the agent of this home" in unwell.stdout + unwell.stderr
+    give_away(postgres_url, 0)
     run = made.ask("trigger", "d", "--wait", "--timeout", "30")
     assert run["state"] == "success"
     assert said(made, "the agent of this home is ours")

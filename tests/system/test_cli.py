@@ -52,8 +52,8 @@ def test_applying_a_change_names_the_new_version(service: Service, document: Pat
     assert service.cli("apply", "-f", str(document)).stdout == "version 2  changing\n"
 
 
-@pytest.mark.usefixtures("document")
 def test_every_file_is_tried_and_every_problem_is_told(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "dag.yaml").write_text("dag_id: among_others\ntasks:\n  a: {command: ['true']}\n")
     (tmp_path / "broken.yaml").write_text(BROKEN)
     (tmp_path / "garbage.json").write_text("{")
     (tmp_path / "nameless.yaml").write_text("tasks: {}\n")
