@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -115,22 +116,36 @@ def _by_lease(event: dict[str, Any]) -> bool:
 def _late_words(
     world: World, lines: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]]
 ) -> Iterator[str]:  # fmt: skip
-    """Find tasks that go on beside their successors though nothing kept their supervisor from knowing better."""
+    """Find tasks that go on beside their successors, or begin after they were given up.
+
+    Only where nothing kept their supervisor from knowing better.
+    """
     if world.weather.counts["clone"]:
         return
     began: dict[tuple[Any, ...], dict[int, float]] = {}
+    given_up: dict[str, float] = {}
     for event in events:
         if event["kind"] == "task.running":
             began.setdefault(_instance(event), {})[event["try_number"]] = _seconds(event["at"])
+        elif event.get("actor") == "scheduler" and _by_lease(event):
+            given_up[event["attempt_id"]] = _seconds(event["at"])
     careless = _careless(lines)
     for line in [*(line for line in lines if line["type"] == "task"), *world.site.deaths]:
+        over = given_up.get(line["attempt_id"], math.inf)
+        if line["what"] == "start" and line["t"] > over and not _stood_still(world, line):
+            yield f"a start {line['t'] - over:.3f} s after it was given up: {line}"
         later = [at for fence, at in began.get(_instance(line), {}).items() if fence > line["fence"]]
         if not later or line["t"] <= min(later) or (line["dag_id"], line["task_id"]) in careless:
             continue
-        frozen = world.site.frozen.get(world.site.ran_on[line["attempt_id"]], ())
-        if not any(begin <= line["t"] <= end + _NOTICES for begin, end in frozen):
+        if not _stood_still(world, line):
             late = line["t"] - min(later)
             yield f"{line['what']} of a superseded attempt {late:.3f} s after its successor's start: {line}"
+
+
+def _stood_still(world: World, line: dict[str, Any]) -> bool:
+    """Whether the host of a line of the journal stood still then, or had just woken up."""
+    frozen = world.site.frozen.get(world.site.ran_on[line["attempt_id"]], ())
+    return any(begin <= line["t"] <= end + _NOTICES for begin, end in frozen)
 
 
 def _careless(lines: Sequence[dict[str, Any]]) -> set[tuple[str, str]]:
