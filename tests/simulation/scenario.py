@@ -82,10 +82,12 @@ def run_seed(
     beside: Sequence[Fault] = (),
     profile: Profile | None = None,
     size: Size | None = None,
+    patience: float = PATIENCE,
 ) -> Result:
     """Simulate *seed* and judge what came of it.
 
-    Its faults are its own or those given, with those *beside* them; so is what it is about.
+    Its faults are its own or those given, with those *beside* them; so is what it is about.  Rest is waited for
+    *patience* virtual seconds.
     """
     size = size or Size()
     chance = Chance(seed)
@@ -103,7 +105,7 @@ def run_seed(
         world = World(loop, chance, weather, database, size, profile or draw(chance))
         is_at_rest = False
         try:
-            is_at_rest = loop.run(_play(world, Nemesis(world, planned)))
+            is_at_rest = loop.run(_play(world, Nemesis(world, planned), patience))
         except (Stuck, Runaway) as error:
             result.errors.append(f"{type(error).__name__}: {error}")
         dump = database.dump()
@@ -128,7 +130,7 @@ def _database(store: StoreKind, loop: SimLoop, chance: Chance, weather: Weather)
     return MemoryDatabase(loop, weather)
 
 
-async def _play(world: World, nemesis: Nemesis) -> bool:
+async def _play(world: World, nemesis: Nemesis, patience: float) -> bool:
     """Let the world go, put everything right in the end, and wait for rest; return whether it came."""
     world.start()
     nemesis.begin()
@@ -142,7 +144,7 @@ async def _play(world: World, nemesis: Nemesis) -> bool:
     await asyncio.wait(settled)
     for task in (*busy, *settled):
         task.result()
-    until = world.loop.time() + PATIENCE
+    until = world.loop.time() + patience
     while world.loop.time() < until:
         await asyncio.sleep(_LOOK)
         world.restart_superseded()
