@@ -319,6 +319,12 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         change({"grace": 1}, type="setup")),
     ("I-21", "user code goes on after the grace in a run that was cleared before", cancel_late_after_a_clear,
         change({"grace": 1}, type="setup")),
+    ("I-21", "user code goes on long after its host has woken up", tales.woken_after_a_cancel, change(
+        {"until": 20.0}, type="pause")),
+    ("I-21", "user code goes on after the grace, and its host stood still later", tales.woken_after_a_cancel, change(
+        {"from": 20.0}, type="pause")),
+    ("I-21", "user code goes on after the grace, and its host did not stand still", tales.woken_after_a_cancel, drop(
+        type="pause")),
     ("I-22", "no output where there was one", tales.chain, change({"from_attempt": None}, what="saw")),
     ("I-22", "the output of an attempt that was lost", tales.chain, change({"from_attempt": "r.a.0"}, what="saw")),
     ("I-22", "the output of another run", tales.chain, change({"from_attempt": "q.a.1"}, what="saw")),

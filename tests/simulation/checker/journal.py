@@ -22,7 +22,7 @@ _ENDS = ("end", "fail")
 #: For how many seconds what wakes up with its host may write on, until it is killed.
 _WAKING = 2.0
 #: What is counted of that.
-WOKEN = "superseded attempts that wrote on as their host woke up"
+WOKEN = "superseded or cancelled attempts that wrote on as their host woke up"
 
 
 @dataclass(slots=True)
@@ -194,6 +194,9 @@ class Journal:
         limit = call["t1"] + self._history.setup.grace
         for line in written:
             if line.get("t", limit) > limit and not self._goes_on(run, line):
+                if any(pause["from"] <= limit and _wakes(pause, line) for pause in self._history.pauses):
+                    self._report.counts[WOKEN] += 1
+                    continue
                 late = line["t"] - call["t1"]
                 self._report.add("I-21", f"user code ran on {late:.1f} s after an answered cancel", line, call)
                 break
@@ -222,6 +225,11 @@ def _woke_up(pause: Line, earlier: _Ran, start: Line) -> bool:
         return False
     stood = earlier.start["t"] <= pause["from"] <= start["t"] <= pause["until"]
     return bool(stood and end["t"] - pause["until"] <= _WAKING)
+
+
+def _wakes(pause: Line, line: Line) -> bool:
+    """Whether a line was written in the first moment after a host had stood still."""
+    return bool(-_WAKING <= line["t"] - pause["until"] <= _WAKING)
 
 
 def _before(one: Line, place: int, other: Line, other_place: int) -> bool:

@@ -263,6 +263,15 @@ def woken() -> Tale:
     return tale.wrote("r", "a", "end", attempt_id="r.a.1", fence=1).run("r", "success").end()
 
 
+def woken_after_a_cancel() -> Tale:
+    """A host stood still while a run on it was cancelled, and its attempt writes on before anybody can kill it."""
+    tale = Tale(grace=10).dag({"a": {}}).trigger("r").run("r", "running").ready("r", "a").work("r", "a", end=None)
+    tale.lines.append({"type": "pause", "from": tale.now, "until": tale.now + 30})
+    tale.run("r", "cancelling", actor=_KEY, reason="user").task("r", "a", "cancelling", reason="user", actor=_KEY)
+    tale.call("cancel", "r", 202).wait(15).task("r", "a", "cancelled", data={"attempt": "lose"}).run("r", "cancelled")
+    return tale.wait(15).wrote("r", "a", "end").end()
+
+
 def going_on() -> Tale:
     """The same, as its author wants it."""
     tale = Tale().dag({"a": {"on_lost_contact": "continue"}}).trigger("r").run("r", "running").ready("r", "a")
@@ -366,7 +375,7 @@ GOOD: Final[dict[str, Callable[[], Tale]]] = {
         diamond, single, chain, retried, exhausted, lost, given_up, never_started, drained, rejected, cancelled,
         cancelled_unstarted, cancelled_too_late, cleared, cleared_and_cancelled, failed_fast, timed_out,
         allowed_to_fail, skipping, hasty, empty, repeated, unanswered, read_back, lowered, lowered_slots, superseded,
-        woken, going_on, going_on_after_a_cancel, big, unfinished, held, delayed, taken, answered_again,
-        cleared_meanwhile, deleted, by_the_api, drained_often, abandoned, *tales_of_answers.ALL,
+        woken, woken_after_a_cancel, going_on, going_on_after_a_cancel, big, unfinished, held, delayed, taken,
+        answered_again, cleared_meanwhile, deleted, by_the_api, drained_often, abandoned, *tales_of_answers.ALL,
     )
 }  # fmt: skip
