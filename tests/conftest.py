@@ -24,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="every fault, every seed: what takes minutes or hours")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the image: it takes minutes by itself, and at the end all other processes would wait for it."""
+    items.sort(key=lambda item: "test_image.py" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether ``--long`` was asked for."""
