@@ -224,7 +224,7 @@ def _woke_up(pause: Line, earlier: _Ran, start: Line) -> bool:
     if not {"t"} <= earlier.start.keys() & start.keys() & end.keys():
         return False
     stood = earlier.start["t"] <= pause["from"] <= start["t"] <= pause["until"]
-    return bool(stood and end["t"] - pause["until"] <= _WAKING)
+    return bool(stood and _wakes(pause, end))
 
 
 def _wakes(pause: Line, line: Line) -> bool:

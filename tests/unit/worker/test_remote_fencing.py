@@ -12,8 +12,8 @@ from executors.conformance.world import is_alive
 from tests.unit.worker.remote_api import problem
 
 if TYPE_CHECKING:
-    from tests.unit.worker.remote_api import Api
-    from tests.unit.worker.remote_kit import Kit
+    from tests.unit.worker.remote_api import Api, Row
+    from tests.unit.worker.remote_kit import Kit, Message
 
 TICKS = "echo $$ >> $JOURNAL; trap '' TERM; while :; do echo tick; sleep 0.05; done"
 
@@ -163,8 +163,8 @@ def test_a_zygote_that_is_stopped_saves_nobody_from_a_kill(kit: Kit, api: Api) -
     assert kit.line("true").state == "success"
 
 
-def test_a_start_that_was_answered_too_late_is_asked_for_again(kit: Kit, api: Api) -> None:
-    """It was won under a lease that has run out since: by the next one it may run elsewhere, and here it does."""
+def a_late_answer(kit: Kit, api: Api) -> tuple[Message, Row]:
+    """A start that is won, and answered when the lease is over: heartbeats fail from now on."""
     api.lease, api.heartbeat = 1.5, 0.3
     kit.feed()
     api.delay["start"] = 4
@@ -172,6 +172,12 @@ def test_a_start_that_was_answered_too_late_is_asked_for_again(kit: Kit, api: Ap
     row = api.row(message.attempt_id)
     api.until(lambda: row.state == "running", "its start is won, and the answer is on its way")
     api.instead["beat"] = [problem(503, "unavailable")] * 100
+    return message, row
+
+
+def test_a_start_that_was_answered_too_late_is_asked_for_again(kit: Kit, api: Api) -> None:
+    """It was won under a lease that has run out since: by the next one it may run elsewhere, and here it does."""
+    message, row = a_late_answer(kit, api)
     api.until(lambda: kit.feeder.status[0] == "unreachable", "heartbeats fail")
     time.sleep(1.6)
     api.give_up()
@@ -184,13 +190,7 @@ def test_a_start_that_was_answered_too_late_is_asked_for_again(kit: Kit, api: Ap
 
 def test_a_start_that_is_answered_while_the_lease_is_over_is_asked_for_again(kit: Kit, api: Api) -> None:
     """It was not given to anybody else yet; to give it up would take a loss of its budget, although nothing ran."""
-    api.lease, api.heartbeat = 1.5, 0.3
-    kit.feed()
-    api.delay["start"] = 4
-    message = kit.send(kit.shell("echo up >> $JOURNAL"))
-    row = api.row(message.attempt_id)
-    api.until(lambda: row.state == "running", "its start is won, and the answer is on its way")
-    api.instead["beat"] = [problem(503, "unavailable")] * 100
+    message, row = a_late_answer(kit, api)
     time.sleep(4.5)
     assert (api.calls["start"], kit.lines(), row.ends) == (1, [], []), (
         "it is held, and nothing is asked without contact"
