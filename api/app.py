@@ -35,6 +35,7 @@ from api.routers import (
     tasks,
     worker,
     worker_attempts,
+    worker_moves,
     workers,
 )
 from api.routing import nowhere
@@ -52,7 +53,21 @@ if TYPE_CHECKING:
     from metastore.store import Store
 
 #: In the order of the documentation.
-ROUTERS: Final = (dags, runs, tasks, logs, events, executors, workers, keys, worker, worker_attempts, health, docs)
+ROUTERS: Final = (
+    dags,
+    runs,
+    tasks,
+    logs,
+    events,
+    executors,
+    workers,
+    keys,
+    worker,
+    worker_attempts,
+    worker_moves,
+    health,
+    docs,
+)
 
 
 def create_app(

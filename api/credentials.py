@@ -61,6 +61,11 @@ def equal(shown_hash: str, stored: str | None) -> bool:
     return hmac.compare_digest(shown_hash, stored or "")
 
 
+def is_attempt_id(text: str) -> bool:
+    """Whether *text* can be the id of an attempt."""
+    return _ATTEMPT_ID.fullmatch(text) is not None
+
+
 def shown(headers: Headers, wanted: Credential) -> str:
     """Return the text of the one credential in *headers*, or refuse with a 401 that says which kind is wanted."""
     given = headers.getlist("authorization")
@@ -96,5 +101,5 @@ class Tickets:
         """Refuse a ticket that is not the one of *attempt_id*."""
         if self._key is None:
             self._key = await self._store.write(signing_key)
-        if not (_ATTEMPT_ID.fullmatch(attempt_id) and holds(self._key, attempt_id, ticket)):
+        if not (is_attempt_id(attempt_id) and holds(self._key, attempt_id, ticket)):
             raise refused("The ticket is not the one of this attempt.")

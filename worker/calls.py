@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from worker.http_door import Lane, Outage, Request
+    from worker.bundles import Line
+    from worker.http_door import Outage, Request
 
 #: The first pause is up to this, each next one up to twice the one before.
 _FIRST: Final = 0.5
@@ -43,7 +44,7 @@ class _Call:
 class Calls:
     """All calls over one lane that have no answer yet."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, lane: Lane, on_outage: Callable[[Outage], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lane: Line, on_outage: Callable[[Outage], None]) -> None:
         self.loop = loop
         self._lane = lane
         self._on_outage = on_outage

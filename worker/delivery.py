@@ -27,6 +27,8 @@ _LONGEST_REFUSED: Final = 600.0
 _DAY: Final = 86_400.0
 #: The pause after an answer that no API of ours gives.
 _ODD: Final = 5.0
+#: How much of its own an end may have to travel with others: with the tail of a log it stays below 128 KiB.
+_LIGHT: Final = 4096
 _GONE: Final = 410
 _TOLD: Final = (
     "boot_id", "outcome", "exit_code", "signal", "error", "output", "log_size", "log_dropped", "started_at", "ended_at",
@@ -77,6 +79,7 @@ class Delivery:
             path=f"/attempts/{finish['attempt_id']}/finish",
             secret=finish.get("key") or "none",
             body=partial(_body, document, offset, read),
+            is_light=len(finish["output"] or "") + len(finish["error"]) <= _LIGHT,
         )
 
     def _answer(self, finish: Finish, answer: Answer) -> float | None:

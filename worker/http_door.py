@@ -36,7 +36,8 @@ _FRESH_SECONDS: Final = 0.5
 _LONGEST_AFTER: Final = 600.0
 #: How much longer than its timeouts an exchange may take as a whole: they are of single reads.
 _SLACK: Final = 60.0
-_AGAIN: Final = frozenset({408, 425, 429})
+#: Statuses that say nothing about what was asked; so does every 5xx.
+AGAIN: Final = frozenset({408, 425, 429})
 _SECRET: Final = re.compile(r"[\x21-\x7e]{1,1024}\Z")
 
 
@@ -90,6 +91,8 @@ class Request:
     body: Callable[[], bytes] = field(default=bytes, repr=False)
     content_type: str = "application/json"
     timeout: float = 30.0
+    #: Whether it may travel with others (:mod:`worker.bundles`): a start, or an end, of at most 128 KiB.
+    is_light: bool = False
     #: Nobody waits for the answer any more.
     is_cancelled: bool = False
 
@@ -326,7 +329,7 @@ def _judge(site: Site, response: http.client.HTTPResponse, data: bytes) -> Answe
     document: Any = None
     with suppress(ValueError, RecursionError):
         document = json.loads(data) if data else {}
-    if status in _AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
+    if status in AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
         said = document.get("detail") or "" if isinstance(document, dict) else ""
         return Outage(one_line(f"{where} {said}"), after=_after(response.getheader("Retry-After")))
     if status == http.client.NO_CONTENT and not data:

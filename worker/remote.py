@@ -19,6 +19,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.bundles import Bundles
 from worker.calls import Calls
 from worker.delivery import Delivery
 from worker.http_door import Lane, Site, UrlInvalid, is_fit
@@ -70,7 +71,8 @@ class RemoteAgent:
             Lane(self._loop, "calls", _CALLS),
             Lane(self._loop, "logs", _UPLOADS),
         ]
-        self._calls = Calls(self._loop, self._lanes[1], self._note_outage)
+        self._bundles = Bundles(self._loop, self._lanes[1])
+        self._calls = Calls(self._loop, self._bundles, self._note_outage)
         self._uploads = Calls(self._loop, self._lanes[2], self._note_outage)
         identity = Identity(worker_id=worker_id, boot_id=supervisor.boot_id, boot_number=boot_number, token=secret())
         self._pulse = Pulse(self._loop, self._lanes[0], identity, self)
@@ -157,6 +159,7 @@ class RemoteAgent:
         is_first = not self.slots
         for lane in self._lanes:
             lane.aim(site)
+        self._bundles.aim(message["api_key"])
         self.slots = max(message["slots"], 1)
         fields = {
             "name": message["name"],

@@ -54,6 +54,11 @@ async def start(request: Request, attempt_id: AttemptId, service: Service) -> Re
     live, registered worker that serves the queue.
     """
     body = await read_spoken(request, schemas.AttemptStart)
+    return await start_attempt(service, attempt_id, body)
+
+
+async def start_attempt(service: Services, attempt_id: str, body: schemas.AttemptStart) -> Response:
+    """Answer a start whose ticket is checked."""
     require_protocol(body.protocol)
     key_hash = hash_of(body.key)
     try:
@@ -196,6 +201,11 @@ async def finish(request: Request, attempt_id: AttemptId, service: Service) -> R
     shown: str = request.state.shown
     await service.attempts.authorise(attempt_id, shown)
     body = await read(request, schemas.AttemptFinish)
+    return await finish_attempt(service, attempt_id, shown, body)
+
+
+async def finish_attempt(service: Services, attempt_id: str, shown: str, body: schemas.AttemptFinish) -> Response:
+    """Answer an end whose key is the attempt's; *shown* is its hash."""
     value = None if body.output is None else await checked_output(body.output.encode(), "/output")
     tail = None if body.log is None else await _keep_tail(service, attempt_id, body.log)
     now = service.clock.now().timestamp()

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, RootModel, StringConstraints
 
 from api.dependencies import INTEGER
 from api.schemas.base import EXAMPLE_AT, Answer, RequestBody
-from api.schemas.worker import BOOT_ID, WORKER_ID, HexId, Leased, Reason, Secret, Whole
+from api.schemas.worker import ATTEMPT_ID, BOOT_ID, WORKER_ID, HexId, Leased, Reason, Secret, Whole
 
 #: What fits into a column for sizes, and into every JSON reader.
 _SIZE: Final = 2**53
@@ -47,23 +47,38 @@ EXAMPLE_BEATEN: Final[dict[str, Any]] = {
     "grace": None,
 }
 EXAMPLE_FINISHED: Final[dict[str, Any]] = {"accepted": True, "next_offset": 15}
+EXAMPLE_MOVED: Final[dict[str, Any]] = {
+    "starts": [{"status": 200, "answer": EXAMPLE_STARTED, "retry_after": None}],
+    "finishes": [{"status": 200, "answer": EXAMPLE_FINISHED, "retry_after": None}],
+}
+_EXAMPLE_TICKET: Final = "rt1.a-mac-over-the-id-of-the-attempt-0000000000"
+_EXAMPLE_KEY: Final = "a-key-of-your-own-from-256-random-bits-0000"
+_EXAMPLE_START: Final[dict[str, Any]] = {
+    "protocol": 1,
+    "boot_id": BOOT_ID,
+    "key": _EXAMPLE_KEY,
+    "worker_id": WORKER_ID,
+}
+_EXAMPLE_FINISH: Final[dict[str, Any]] = {
+    "boot_id": BOOT_ID,
+    "outcome": "success",
+    "exit_code": 0,
+    "signal": None,
+    "error": "",
+    "output": "7",
+    "log_size": 15,
+    "log_dropped": 0,
+    "started_at": 1795339800.127,
+    "ended_at": 1795339800.159,
+    "sent_at": 1795339800.16,
+    "log": {"offset": 0, "data": "VGhlIHRvdGFsIGlzIDcK"},
+}
 
 
 class AttemptStart(RequestBody):
     """Ask whether this supervisor may run the attempt."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "protocol": 1,
-                    "boot_id": BOOT_ID,
-                    "key": "a-key-of-your-own-from-256-random-bits-0000",
-                    "worker_id": WORKER_ID,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE_START]})
 
     protocol: Whole = Field(ge=0, le=INTEGER, description="The version of this protocol that the supervisor speaks.")
     boot_id: HexId = Field(description="Who asks: the same one is answered again, another one gets a 409.")
@@ -168,26 +183,7 @@ class LogTail(RequestBody):
 class AttemptFinish(RequestBody):
     """How the attempt ended."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "boot_id": BOOT_ID,
-                    "outcome": "success",
-                    "exit_code": 0,
-                    "signal": None,
-                    "error": "",
-                    "output": "7",
-                    "log_size": 15,
-                    "log_dropped": 0,
-                    "started_at": 1795339800.127,
-                    "ended_at": 1795339800.159,
-                    "sent_at": 1795339800.16,
-                    "log": {"offset": 0, "data": "VGhlIHRvdGFsIGlzIDcK"},
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE_FINISH]})
 
     boot_id: HexId = Field(description="Who says so.")
     outcome: Literal["success", "failed", "timed_out", "cancelled", "drained", "lost"] = Field(
@@ -221,3 +217,67 @@ class AttemptFinished(Answer):
     next_offset: int | None = Field(
         description="How much of the log is kept; send the rest from there on. Null where the request had no `log`."
     )
+
+
+#: The most starts, and the most ends, in one call; and the most bytes that it has.
+MOST_MOVES: Final = 64
+MAX_MOVES: Final = 4 * 1024 * 1024
+
+
+#: An id or a credential as it was told: what is wrong with it is said of that one attempt, and not of all.
+_Told = Annotated[str, StringConstraints(max_length=1024, strict=True)]
+
+
+class AttemptToStart(AttemptStart):
+    """A start among others."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": []})
+
+    attempt_id: _Told = Field(description="The attempt.")
+    ticket: _Told = Field(description="The ticket that came with its offer.")
+
+
+class AttemptToFinish(AttemptFinish):
+    """An end among others."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": []})
+
+    attempt_id: _Told = Field(description="The attempt.")
+    key: _Told = Field(description="The key that was chosen at its start.")
+
+
+class AttemptMoves(RequestBody):
+    """Starts and ends of a worker's attempts, each as it would be sent by itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "starts": [{"attempt_id": ATTEMPT_ID, "ticket": _EXAMPLE_TICKET, **_EXAMPLE_START}],
+                    "finishes": [{"attempt_id": ATTEMPT_ID, "key": _EXAMPLE_KEY, **_EXAMPLE_FINISH}],
+                }
+            ]
+        }
+    )
+
+    starts: list[AttemptToStart] = Field(
+        default_factory=list, max_length=MOST_MOVES, description="Attempts to be started."
+    )
+    finishes: list[AttemptToFinish] = Field(
+        default_factory=list, max_length=MOST_MOVES, description="Attempts that ended."
+    )
+
+
+class AttemptMoveAnswer(Answer):
+    """What the call would have been answered by itself."""
+
+    status: int = Field(description="Its status.")
+    answer: dict[str, Any] = Field(description="Its body: as of its 200, or a problem.")
+    retry_after: int | None = Field(description="Its `Retry-After`, in seconds; null where it would have none.")
+
+
+class AttemptsMoved(Answer):
+    """An answer for each, in the same order."""
+
+    starts: list[AttemptMoveAnswer] = Field(description="What became of each start.")
+    finishes: list[AttemptMoveAnswer] = Field(description="What became of each end.")

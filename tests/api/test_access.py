@@ -60,6 +60,7 @@ TABLE: Final = {
     ("POST", "/worker/v1/workers"): "work",
     ("POST", "/worker/v1/workers/{worker_id}/heartbeat"): "worker_token",
     ("DELETE", "/worker/v1/workers/{worker_id}"): "worker_token",
+    ("POST", "/worker/v1/attempts"): "work",
     ("POST", "/worker/v1/attempts/{attempt_id}/start"): "ticket",
     ("POST", "/worker/v1/attempts/{attempt_id}/heartbeat"): "attempt_key",
     ("PUT", "/worker/v1/attempts/{attempt_id}/logs"): "attempt_key",

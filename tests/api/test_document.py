@@ -206,6 +206,7 @@ class Story:
         for name in ("register", "list_workers", "get_worker", "drain_worker"):
             await self.send(name)
         await self.send("beat_worker", **named)
+        await self.send("move_attempts")
         tasks = {"roll": TASK, "report": TASK | {"depends_on": ["roll"]}}
         first = await offer(self.api, tasks, run_id="monday")
         key = self._example("AttemptStart")["key"]

@@ -44,6 +44,8 @@ class Row:
     body: Callable[[Side], Body] | None = None
     query: Callable[[Side], str] = lambda _: ""
     headers: dict[str, str] | None = None
+    #: Whether a key for other queues is refused.
+    of_queues: bool = False
     #: Which DAG or run it is about.
     idle: bool = False
     ended: bool = False
@@ -115,12 +117,14 @@ TABLE: Final[dict[tuple[str, str], Row | tuple[Row, ...]]] = {
     ("DELETE", "/api/v1/keys/{key_id}"): Row("admin", good=204, limited=None),
     # Whoever may register workers speaks for all of them, within its queues: the lock of a worker's home is its proof.
     ("POST", "/worker/v1/workers"): Row(
-        "work", missing=200, limited=None, body=lambda side: side.worker.registration()
+        "work", missing=200, limited=None, body=lambda side: side.worker.registration(), of_queues=True
     ),
     ("POST", "/worker/v1/workers/{worker_id}/heartbeat"): Row("worker token", body=_boot),
     ("DELETE", "/worker/v1/workers/{worker_id}"): Row(
         "worker token", good=204, query=lambda side: f"?boot_id={side.worker.boot_id}"
     ),
+    # Each call in it shows the credential of its own attempt: tests/api/test_worker_moves.py.
+    ("POST", "/worker/v1/attempts"): Row("work", missing=200, limited=None, body=_empty),
     ("POST", f"{_ATTEMPT}/start"): Row("ticket", body=_start),
     ("POST", f"{_ATTEMPT}/heartbeat"): Row("attempt key", body=_boot),
     ("PUT", f"{_ATTEMPT}/logs"): Row("attempt key", body=lambda _: b"mine", query=lambda _: "?offset=0"),
@@ -150,7 +154,7 @@ def expected(row: Row, who: str, place: str) -> int:
         return 401
     if scope not in {row.needs, "admin"}:
         return 403
-    if limit == "other queue":
+    if limit == "other queue" and row.of_queues:
         return 403
     if limit != "limited" or row.limited is None:
         return absent

@@ -28,7 +28,7 @@ from scheduler.attendant import Attendant
 from worker.protocol import PROTOCOL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
     from datetime import timedelta
 
     from executors.base import Executor
@@ -104,15 +104,20 @@ class ApiProcess:
 
     async def answer(self, method: str, *question: Any) -> Reply:
         """Answer a request: of a worker, or of a client (its method is its word)."""
+        if method in ("POST", "DELETE", "PUT", "GET"):
+            call = self._worker_call(method, *question)
+        else:
+            call = self._requests.answer(self._store, self._process, method, *question)
+        return await self._answered(f"{method} {question[0]}", call)
+
+    async def _answered(self, what: str, call: Awaitable[Reply]) -> Reply:
         try:
-            if method in ("POST", "DELETE", "PUT", "GET"):
-                return await self._worker_call(method, *question)
-            return await self._requests.answer(self._store, self._process, method, *question)
+            return await call
         except Exception as error:  # noqa: BLE001  # as the real one, it answers whatever happens
             for kind, status in _STATUS:
                 if isinstance(error, kind):
                     return status, {"code": _code(error), "detail": str(error)}
-            self._process.site.note_error(f"500 to {method} {question[0]}: {error!r}")
+            self._process.site.note_error(f"500 to {what}: {error!r}")
             return 500, {"code": "internal", "detail": type(error).__name__}
 
     async def _worker_call(self, method: str, path: str, secret: str, body: bytes) -> Reply:
@@ -131,7 +136,9 @@ class ApiProcess:
         if found := _ATTEMPT.match(parts.path):
             if found[2] == "start":
                 return await self._start(found[1], secret, document)
-            return 200, await self._finish(found[1], secret, document)
+            return await self._finish(found[1], secret, document)
+        if method == "POST" and parts.path == "/attempts":
+            return 200, await self._move(document)
         if parts.path.endswith("/logs"):
             return 200, {"next_offset": int(query["offset"])}
         raise NotFound("route", path)
@@ -176,6 +183,15 @@ class ApiProcess:
         ]
         return self._leased() | {"drain": beaten.drain, "directives": directives}
 
+    async def _move(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Answer several starts and ends, each by itself."""
+        self._process.site.weather.count("http.together")
+        calls = [self._start(one["attempt_id"], one["ticket"], one) for one in body["starts"]]
+        calls += [self._finish(one["attempt_id"], one["key"], one) for one in body["finishes"]]
+        answers = await asyncio.gather(*(self._answered("one of several", call) for call in calls))
+        told = [{"status": status, "answer": document, "retry_after": None} for status, document in answers]
+        return {"starts": told[: len(body["starts"])], "finishes": told[len(body["starts"]) :]}
+
     async def _start(self, attempt_id: str, ticket: str, body: dict[str, Any]) -> Reply:
         if not holds(self._key, attempt_id, ticket):
             raise BadCredential("This is not the ticket of the attempt.")
@@ -195,7 +211,7 @@ class ApiProcess:
                 return 200, {"task": message["body"], "stop": stop} | self._leased()
         raise TypeError(answers)
 
-    async def _finish(self, attempt_id: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _finish(self, attempt_id: str, key: str, body: dict[str, Any]) -> Reply:
         now = self._process.clock.now().timestamp()
         shift = now - body["sent_at"]
         ended_at = min(now, max(0.0, body["ended_at"] + shift))
@@ -210,7 +226,7 @@ class ApiProcess:
         }
         answers = await self._attendant.door.finish(message, None, key_hash=hash_of(key))
         accepted = any(told["type"] == "finished" and told["accepted"] for told in answers)
-        return {"accepted": accepted, "next_offset": None}
+        return 200, {"accepted": accepted, "next_offset": None}
 
 
 def _code(error: Exception) -> str:

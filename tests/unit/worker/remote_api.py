@@ -162,6 +162,8 @@ class Api:
 
     def answer(self, method: str, path: str, query: dict[str, str], bearer: str, body: bytes) -> tuple[str, Reply]:
         parts = path.removeprefix("/worker/v1").strip("/").split("/")
+        if parts == ["attempts"]:
+            return self._together(bearer, body)
         name = {"POST workers": "register", "DELETE workers": "leave"}.get(f"{method} {parts[0]}", "")
         if len(parts) == 3:
             name = {"heartbeat": "beat", "logs": "log"}.get(parts[2], parts[2])
@@ -182,6 +184,24 @@ class Api:
         if name == "start":
             return name, self._start(parts[1], bearer, document)
         return name, self._finish(parts[1], bearer, document)
+
+    def _together(self, bearer: str, body: bytes) -> tuple[str, Reply]:
+        """Answer several starts and ends, each as if it came by itself."""
+        with self.lock:
+            self.calls["together"] += 1
+            if self.instead.get("together"):
+                return "together", self.instead["together"].pop(0)
+        if bearer != KEY:
+            return "together", problem(401, "unauthenticated", "A valid API key is needed.")
+        document = json.loads(body)
+        told: dict[str, list[dict[str, Any]]] = {}
+        for name, word, credential in (("starts", "start", "ticket"), ("finishes", "finish", "key")):
+            told[name] = []
+            for one in document[name]:
+                path = f"/worker/v1/attempts/{one['attempt_id']}/{word}"
+                _, reply = self.answer("POST", path, {}, one[credential], json.dumps(one).encode())
+                told[name].append({"status": reply.status, "answer": reply.document, "retry_after": None})
+        return "together", Reply(200, told)
 
     def leased(self) -> dict[str, Any]:
         return {"lease": self.lease, "heartbeat": self.heartbeat, "server_time": "2026-01-02T00:00:00Z"}

@@ -1,0 +1,208 @@
+"""Calls that travel together: which of them do, and what becomes of each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from worker import bundles
+from worker.bundles import Bundles
+from worker.http_door import Answer, Outage, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.unit.worker.remote_api import Api
+    from tests.unit.worker.remote_kit import Kit
+
+Result = Answer | Outage
+GONE = {"code": "attempt_gone", "title": "", "detail": "It is over."}
+
+
+class Lane:
+    """Requests as they would be sent, and who waits for them."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Request, Callable[[Result], None]]] = []
+
+    def send(self, request: Request, then: Callable[[Result], None]) -> None:
+        self.sent.append((request, then))
+
+    @property
+    def paths(self) -> list[str]:
+        return [request.path for request, _ in self.sent]
+
+    def answer(self, result: Result) -> None:
+        """Answer the request that has waited longest."""
+        _, then = self.sent.pop(0)
+        then(result)
+
+
+class Desk:
+    """Somebody who makes calls."""
+
+    def __init__(self) -> None:
+        self.lane = Lane()
+        self.bundles = Bundles(asyncio.get_running_loop(), self.lane)
+        self.bundles.aim("an-api-key")
+        self.results: dict[str, Result] = {}
+
+    def call(self, name: str, word: str = "start", *, is_light: bool = True, body: bytes = b'{"n": 1}') -> None:
+        def then(result: Result) -> None:
+            assert name not in self.results
+            self.results[name] = result
+
+        request = Request(
+            method="POST", path=f"/attempts/{name}/{word}", secret=f"s-{name}", body=lambda: body, is_light=is_light
+        )
+        self.bundles.send(request, then)
+
+
+def told(*answers: dict[str, Any], status: int = 200, after: int | None = None) -> list[dict[str, Any]]:
+    return [{"status": status, "answer": one, "retry_after": after} for one in answers]
+
+
+@pytest.fixture
+async def desk() -> Desk:
+    return Desk()
+
+
+async def test_who_has_one_thing_to_say_says_it_at_once_and_by_itself(desk: Desk) -> None:
+    desk.call("a")
+    assert desk.lane.paths == ["/attempts/a/start"]
+    desk.lane.answer(Answer(200, {"x": 1}))
+    assert desk.results == {"a": Answer(200, {"x": 1})}
+    desk.call("b", "finish")
+    assert desk.lane.paths == ["/attempts/b/finish"]
+
+
+async def test_what_comes_meanwhile_goes_together_and_each_gets_its_own_answer(desk: Desk) -> None:
+    desk.call("a")
+    for name, word in (("b", "finish"), ("c", "start"), ("d", "finish"), ("e", "start")):
+        desk.call(name, word, body=json.dumps({"of": name}).encode())
+    assert desk.lane.paths == ["/attempts/a/start"]
+    desk.lane.answer(Answer(200, {}))
+    ((request, _),) = desk.lane.sent
+    assert (request.method, request.path, request.secret) == ("POST", "/attempts", "an-api-key")
+    assert json.loads(request.body()) == {
+        "starts": [{"attempt_id": n, "ticket": f"s-{n}", "of": n} for n in "ce"],
+        "finishes": [{"attempt_id": n, "key": f"s-{n}", "of": n} for n in "bd"],
+    }
+    starts = told({"task": 1}) + told(GONE, status=410)
+    finishes = told({"detail": "Busy."}, status=503, after=7) + told({"accepted": True})
+    desk.lane.answer(Answer(200, {"starts": starts, "finishes": finishes}))
+    busy = desk.results.pop("b")
+    assert isinstance(busy, Outage)
+    assert (busy.after, busy.is_sent, "503 Busy." in busy.why) == (7.0, True, True)
+    del desk.results["a"]
+    assert desk.results == {
+        "c": Answer(200, {"task": 1}), "d": Answer(200, {"accepted": True}), "e": Answer(410, GONE),
+    }  # fmt: skip
+
+
+async def test_what_an_answer_leads_to_goes_with_the_next(desk: Desk) -> None:
+    desk.call("a")
+    desk.call("b")
+    desk.call("c")
+    desk.lane.answer(Answer(200, {}))
+    desk.call("d")
+    assert desk.lane.paths == ["/attempts"], "one request at a time"
+    desk.lane.answer(Answer(200, {"starts": told({}, {}), "finishes": []}))
+    assert desk.lane.paths == ["/attempts/d/start"]
+
+
+async def test_what_is_held_up_waits_for_no_longer_than_a_moment(desk: Desk) -> None:
+    desk.call("slow")
+    desk.call("b")
+    await asyncio.sleep(2 * bundles._PATIENCE)
+    assert desk.lane.paths == ["/attempts/slow/start", "/attempts/b/start"]
+    desk.call("c")
+    desk.call("d")
+    await asyncio.sleep(2 * bundles._PATIENCE)
+    assert desk.lane.paths[2:] == ["/attempts"]
+
+
+async def test_what_is_large_does_not_wait_and_holds_nobody_up(desk: Desk) -> None:
+    desk.call("large", "finish", is_light=False)
+    desk.call("a")
+    assert desk.lane.paths == ["/attempts/large/finish", "/attempts/a/start"]
+
+
+async def test_no_more_than_fit_go_in_one(desk: Desk) -> None:
+    desk.call("first")
+    for n in range(bundles._MOST + 2):
+        desk.call(f"n{n}")
+    desk.lane.answer(Answer(200, {}))
+    assert len(json.loads(desk.lane.sent[0][0].body())["starts"]) == bundles._MOST
+    await asyncio.sleep(2 * bundles._PATIENCE)
+    assert len(json.loads(desk.lane.sent[1][0].body())["starts"]) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(404, {"code": "route_not_found"}),
+        Answer(405, {"code": "method_not_allowed"}),
+        Answer(401, {"code": "unauthenticated"}),
+        Answer(422, {"code": "invalid"}),
+        Answer(200, {}),
+        Answer(200, {"starts": told({}), "finishes": []}),
+        Answer(200, {"starts": told({}, {}), "finishes": told({})}),
+        Answer(200, {"starts": [{"status": 200, "answer": {}}, {"status": "200", "answer": {}}], "finishes": []}),
+        Answer(200, {"starts": [{"status": 200, "answer": {}}, {"status": 200, "answer": []}], "finishes": []}),
+    ],
+)
+async def test_where_several_are_not_taken_they_go_one_by_one(desk: Desk, answer: Answer) -> None:
+    desk.call("a")
+    desk.call("b")
+    desk.call("c")
+    desk.lane.answer(Answer(200, {}))
+    desk.call("d")
+    desk.lane.answer(answer)
+    assert desk.lane.paths == [f"/attempts/{n}/start" for n in "bcd"]
+    desk.call("e")
+    assert desk.lane.paths[3:] == ["/attempts/e/start"], "for a while"
+    for _ in range(4):
+        desk.lane.answer(Answer(200, {"x": 1}))
+    assert [desk.results[n] for n in "bcde"] == 4 * [Answer(200, {"x": 1})]
+    desk.bundles.aim("another-key")
+    for name in "fgh":
+        desk.call(name)
+    desk.lane.answer(Answer(200, {}))
+    assert desk.lane.paths == ["/attempts"], "who has a new key tries it"
+
+
+async def test_an_outage_is_that_of_each_and_the_next_tries_go_one_by_one(desk: Desk) -> None:
+    desk.call("a")
+    desk.call("b")
+    desk.call("c")
+    desk.lane.answer(Answer(200, {}))
+    desk.lane.answer(Outage("reset", is_sent=True))
+    assert desk.results["b"] == desk.results["c"] == Outage("reset", is_sent=True)
+    desk.call("d")
+    desk.call("e")
+    assert desk.lane.paths == ["/attempts/d/start", "/attempts/e/start"]
+
+
+def test_a_busy_worker_makes_fewer_requests_than_calls(kit: Kit, api: Api) -> None:
+    kit.feed()
+    api.delay = {"start": 0.02, "finish": 0.02, "together": 0.02}
+    messages = [kit.send(kit.shell("exec true")) for _ in range(4)]
+    assert [message.wait() for message in messages] == 4 * ["acked"]
+    assert {api.row(message.attempt_id).state for message in messages} == {"success"}
+    assert (api.calls["start"], api.calls["finish"]) == (4, 4)
+    assert api.calls["together"] > 0
+
+
+def test_a_lost_answer_to_several_loses_nothing(kit: Kit, api: Api) -> None:
+    kit.feed()
+    api.delay = {"start": 0.02, "finish": 0.02, "together": 0.02}
+    api.lose["together"] = 1
+    messages = [kit.send(kit.shell("exec true")) for _ in range(4)]
+    assert [message.wait() for message in messages] == 4 * ["acked"]
+    assert api.lose["together"] == 0
+    assert {api.row(message.attempt_id).state for message in messages} == {"success"}
+    assert {len(api.row(message.attempt_id).finish) > 0 for message in messages} == {True}
