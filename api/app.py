@@ -52,8 +52,11 @@ if TYPE_CHECKING:
     from executors.base import Door
     from metastore.store import Store
 
-#: In the order of the documentation.
+#: In the order in which a request is looked for, one route after the other: what comes most often is first.
 ROUTERS: Final = (
+    worker,
+    worker_attempts,
+    worker_moves,
     dags,
     runs,
     tasks,
@@ -62,9 +65,6 @@ ROUTERS: Final = (
     executors,
     workers,
     keys,
-    worker,
-    worker_attempts,
-    worker_moves,
     health,
     docs,
 )

@@ -119,7 +119,8 @@ class Document:
 
 
 def _make(app: FastAPI) -> dict[str, Any]:
-    routes = [route for route in app.routes if isinstance(route, Route)]
+    order = [name for name, _ in TAGS]
+    routes = sorted((r for r in app.routes if isinstance(r, Route)), key=lambda route: order.index(str(route.tags[0])))
     document = get_openapi(
         title=app.title,
         version=app.version,
