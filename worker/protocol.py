@@ -15,7 +15,8 @@ Any message may be lost, late or doubled: ``launch`` of a known attempt is ignor
 answered again, ``finish`` is accepted once and answered always.  A ``task`` may come without a ``start`` (as the answer
 to a ``finish`` that asked for ``more``); an agent starts an attempt at most once in its life, whatever arrives.
 
-A remote agent says ``start`` and ``finish`` over HTTP (:mod:`worker.remote`).  The socket then leads to its *feeder*,
+A remote agent says ``start`` and ``finish`` over HTTP (:mod:`worker.remote`), several in one request where it is busy
+(:mod:`worker.bundles`).  The socket then leads to its *feeder*,
 the process that takes messages from a broker::
 
     feeder → agent    configure  the API, the key, and what to register as: secrets are in no argv and no environment
@@ -187,7 +188,7 @@ class Finish(TypedDict):
     ended_at: float
     #: Whether the answer may bring a next task for the slot that this end frees, already started under ``boot_id``.
     more: bool
-    #: The secret of this attempt, chosen by its remote supervisor at the start; it never travels in a body.
+    #: The secret of this attempt, chosen by its remote supervisor at the start; sent with it, and never to a task.
     key: NotRequired[str]
 
 

@@ -206,6 +206,11 @@ def a_worker_runs_what_an_earlier_lease_started(planter: Planter) -> None:
     planter.rewrite("worker.supervise:Supervisor._task", ("if self._fence.is_down and", "if False and"))
 
 
+def answers_to_several_calls_are_mixed_up(planter: Planter) -> None:
+    """Of calls that travel together each gets the answer of another one."""
+    planter.rewrite("worker.bundles:_told", ("deque(listed)", "deque(reversed(listed))"))
+
+
 def what_is_deaf_to_sigterm_is_left_to_itself(planter: Planter) -> None:
     """What does not end in time when it is asked to is taken for dead, and not killed."""
     kill = "kill = partial(self._zygote.signal, attempt.attempt_id, signal.SIGKILL)"
@@ -265,6 +270,7 @@ ALL: Final[list[Callable[[Planter], None]]] = [
     a_supervisor_does_not_stop,
     a_service_passes_on_what_an_earlier_lease_started,
     a_worker_runs_what_an_earlier_lease_started,
+    answers_to_several_calls_are_mixed_up,
     what_is_deaf_to_sigterm_is_left_to_itself,
     a_success_is_told_of_what_never_ran,
     a_success_is_told_as_a_failure,
