@@ -86,9 +86,7 @@ class Handover:
             return
         self._waiting[name].update((launch.attempt_id, launch) for launch in batch)
         if name not in self._lanes:
-            lane = asyncio.get_running_loop().create_task(self._drive(name), name=f"lane:{name}")
-            self._lanes[name] = lane
-            lane.add_done_callback(lambda _: self._lanes.pop(name, None))
+            self._lanes[name] = asyncio.get_running_loop().create_task(self._drive(name), name=f"lane:{name}")
 
     async def close(self) -> None:
         """Launch no more; what waits stays queued, and is found again."""
@@ -99,9 +97,14 @@ class Handover:
 
     async def _drive(self, name: str) -> None:
         waiting = self._waiting[name]
-        while waiting:
-            batch = [waiting.pop(attempt_id) for attempt_id in list(waiting)[:_AT_ONCE]]
-            await self._launch(name, batch)
+        try:
+            while waiting:
+                batch = [waiting.pop(attempt_id) for attempt_id in list(waiting)[:_AT_ONCE]]
+                await self._launch(name, batch)
+        finally:
+            # Here and not when the task is done, which is a round of the loop later: what is put into the lane in
+            # between would wait until somebody looks after it.
+            del self._lanes[name]
 
     async def _launch(self, name: str, batch: Sequence[Launch]) -> None:
         """Launch *batch*, and write down what the executor deferred or refused."""
