@@ -51,18 +51,18 @@ class LogWriter:
         self._log_dir = log_dir
         self._threads: ThreadPoolExecutor | None = None
 
-    async def write(self, attempt_id: str, offset: int, data: bytes) -> Written:
-        """Put *data* at *offset* of the log of an attempt whose id was checked."""
+    async def write(self, attempt_id: str, offset: int, data: bytes, *, patience: float = _PATIENCE) -> Written:
+        """Put *data* at *offset* of the log of an attempt whose id was checked, within *patience* seconds."""
         if offset + len(data) > LONGEST:
             return Written(0, Refused(LOG_TOO_LONG, f"A log has at most {LONGEST:,} bytes."))
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_WRITERS, thread_name_prefix="log-writer")
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(patience):
                 return await loop.run_in_executor(self._threads, self._write, attempt_id, offset, data)
         except TimeoutError:
-            return Written(0, _away(f"it took longer than {_PATIENCE:.0f} seconds"))
+            return Written(0, _away(f"it took longer than {patience:.0f} seconds"))
 
     def close(self) -> None:
         if self._threads is not None:

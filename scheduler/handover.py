@@ -85,7 +85,9 @@ class Handover:
         if not batch:
             return
         self._waiting[name].update((launch.attempt_id, launch) for launch in batch)
-        if name not in self._lanes:
+        lane = self._lanes.get(name)
+        # Done, and not out of the table: a callback takes it out a round of the loop after it has found nothing more.
+        if lane is None or lane.done():
             self._lanes[name] = asyncio.get_running_loop().create_task(self._drive(name), name=f"lane:{name}")
 
     async def close(self) -> None:
@@ -97,14 +99,9 @@ class Handover:
 
     async def _drive(self, name: str) -> None:
         waiting = self._waiting[name]
-        try:
-            while waiting:
-                batch = [waiting.pop(attempt_id) for attempt_id in list(waiting)[:_AT_ONCE]]
-                await self._launch(name, batch)
-        finally:
-            # Here and not when the task is done, which is a round of the loop later: what is put into the lane in
-            # between would wait until somebody looks after it.
-            del self._lanes[name]
+        while waiting:
+            batch = [waiting.pop(attempt_id) for attempt_id in list(waiting)[:_AT_ONCE]]
+            await self._launch(name, batch)
 
     async def _launch(self, name: str, batch: Sequence[Launch]) -> None:
         """Launch *batch*, and write down what the executor deferred or refused."""

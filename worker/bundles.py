@@ -13,7 +13,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from worker.http_door import AGAIN, Answer, Outage, Request
+from worker.http_door import AGAIN, Answer, Outage, Request, retry_after
 from worker.say import say
 from worker.spool import one_line
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     Then = Callable[[Answer | Outage], None]
     Call = tuple[Request, Then]
 
-#: The most calls in one request: of at most 128 KiB each they stay below the 4 MiB that the API takes.
+#: The most calls in one request, and the most bytes: the API takes 4 MiB, the proxies before it often 1 MiB.
 _MOST: Final = 32
+_HEAVIEST: Final = 768 * 1024
 #: So many requests are on their way at once before calls wait for each other.
 _AT_ONCE: Final = 1
 #: A call that has waited for so long takes a connection of its own, if there is one: something holds the others up.
@@ -65,7 +66,7 @@ class Bundles:
 
     def send(self, request: Request, then: Then) -> None:
         """Make a call; *then* gets its result."""
-        if not request.is_light:
+        if not 0 < request.weight <= _HEAVIEST:
             self._lane.send(request, then)
             return
         self._waiting.append((request, then))
@@ -83,21 +84,31 @@ class Bundles:
             while self._waiting:
                 self._lane.send(*self._waiting.popleft())
             return
-        calls = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
+        calls = self._next()
         self._flying += 1
-        self._lane.send(calls[0][0] if len(calls) == 1 else _bundle(calls, self._key), partial(self._back, calls))
+        request = calls[0][0] if len(calls) == 1 else _bundle(calls, self._key)
+        self._lane.send(request, partial(self._back, calls, self._key))
         if self._waiting:
             self._timer = self._loop.call_later(_PATIENCE, self._go)
 
-    def _back(self, calls: Sequence[Call], result: Answer | Outage) -> None:
+    def _next(self) -> list[Call]:
+        """Take the first, and what fits into one request with it."""
+        calls = [self._waiting.popleft()]
+        weight = calls[0][0].weight
+        while self._waiting and len(calls) < _MOST and weight + self._waiting[0][0].weight <= _HEAVIEST:
+            calls.append(self._waiting.popleft())
+            weight += calls[-1][0].weight
+        return calls
+
+    def _back(self, calls: Sequence[Call], key: str, result: Answer | Outage) -> None:
         self._flying -= 1
-        settled = self._settle(calls, result)
+        for then, each in self._settle(calls, key, result):
+            # By the loop: what one of them makes of its result is nothing to the others.
+            self._loop.call_soon(then, each)
         if self._waiting and self._flying < _AT_ONCE:
             self._go()
-        for then, each in settled:
-            then(each)
 
-    def _settle(self, calls: Sequence[Call], result: Answer | Outage) -> list[tuple[Then, Answer | Outage]]:
+    def _settle(self, calls: Sequence[Call], key: str, result: Answer | Outage) -> list[tuple[Then, Answer | Outage]]:
         """Return what each call has come to; where several at once were not taken, send them one by one."""
         if len(calls) == 1:
             return [(calls[0][1], result)]
@@ -109,7 +120,8 @@ class Bundles:
             return [(then, _result(one)) for (_, then), one in zip(calls, told, strict=True)]
         # An API of an earlier release, a key that was revoked, or one call that spoils it for the others.
         say(f"several calls at once are not taken, they go one by one: {result.problem}")
-        self._apart_until = self._loop.time() + _APART
+        if key == self._key:
+            self._apart_until = self._loop.time() + _APART
         for call in calls:
             self._lane.send(*call)
         return []
@@ -165,5 +177,5 @@ def _result(one: dict[str, Any]) -> Answer | Outage:
     status, document, after = one["status"], one["answer"], one.get("retry_after")
     if status in AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
         why = one_line(f"the API answered {status} {document.get('detail') or ''}")
-        return Outage(why, after=float(after) if isinstance(after, int) else 0.0)
+        return Outage(why, after=retry_after(str(after)))
     return Answer(status, document)

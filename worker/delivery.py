@@ -27,8 +27,10 @@ _LONGEST_REFUSED: Final = 600.0
 _DAY: Final = 86_400.0
 #: The pause after an answer that no API of ours gives.
 _ODD: Final = 5.0
-#: How much of its own an end may have to travel with others: with the tail of a log it stays below 128 KiB.
-_LIGHT: Final = 4096
+#: What an end weighs: its numbers and names, each character as an escape at the worst, the tail of its log in base64.
+_HEAD: Final = 1024
+_WIDEST: Final = 6
+_BASE64: Final = 1.4
 _GONE: Final = 410
 _TOLD: Final = (
     "boot_id", "outcome", "exit_code", "signal", "error", "output", "log_size", "log_dropped", "started_at", "ended_at",
@@ -72,14 +74,14 @@ class Delivery:
         self._calls.make(name, partial(self._request, finish), partial(self._answer, finish))
 
     def _request(self, finish: Finish) -> Request:
-        offset, read = self._shipper.tail(finish["attempt_id"])
+        offset, size, read = self._shipper.tail(finish["attempt_id"])
         document: dict[str, Any] = {name: finish[name] for name in _TOLD}
         return Request(
             method="POST",
             path=f"/attempts/{finish['attempt_id']}/finish",
             secret=finish.get("key") or "none",
             body=partial(_body, document, offset, read),
-            is_light=len(finish["output"] or "") + len(finish["error"]) <= _LIGHT,
+            weight=_HEAD + _WIDEST * (len(finish["output"] or "") + len(finish["error"])) + _BASE64 * size,
         )
 
     def _answer(self, finish: Finish, answer: Answer) -> float | None:

@@ -91,8 +91,8 @@ class Request:
     body: Callable[[], bytes] = field(default=bytes, repr=False)
     content_type: str = "application/json"
     timeout: float = 30.0
-    #: Whether it may travel with others (:mod:`worker.bundles`): a start, or an end, of at most 128 KiB.
-    is_light: bool = False
+    #: How many bytes its body has at the most, where it may travel with others (:mod:`worker.bundles`); 0: it does not.
+    weight: float = 0
     #: Nobody waits for the answer any more.
     is_cancelled: bool = False
 
@@ -261,15 +261,22 @@ class Lane:
 
     def send(self, request: Request, then: Callable[[Answer | Outage], None]) -> None:
         """Make a call; *then* gets its result, on the loop."""
+        if self._busy >= len(self._wires) < self._most:
+            try:
+                self._add_wire()
+            except RuntimeError as error:  # tasks have taken the last thread that this machine, or container, has
+                if not self._wires:
+                    self._loop.call_soon(then, Outage(f"no thread for it: {error}", is_sent=False))
+                    return
         self._busy += 1
-        if self._busy > len(self._wires) < self._most:
-            assert self._site is not None  # noqa: S101  it is aimed before it is used
-            wire = Wire(self._site)
-            self._wires.append(wire)
-            threading.Thread(
-                target=self._work, args=(wire,), name=f"{self._name}-{len(self._wires)}", daemon=True
-            ).start()
         self._queue.put((request, then))
+
+    def _add_wire(self) -> None:
+        assert self._site is not None  # noqa: S101  it is aimed before it is used
+        wire = Wire(self._site)
+        name = f"{self._name}-{len(self._wires) + 1}"
+        threading.Thread(target=self._work, args=(wire,), name=name, daemon=True).start()
+        self._wires.append(wire)
 
     @property
     def is_busy(self) -> bool:
@@ -331,7 +338,7 @@ def _judge(site: Site, response: http.client.HTTPResponse, data: bytes) -> Answe
         document = json.loads(data) if data else {}
     if status in AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
         said = document.get("detail") or "" if isinstance(document, dict) else ""
-        return Outage(one_line(f"{where} {said}"), after=_after(response.getheader("Retry-After")))
+        return Outage(one_line(f"{where} {said}"), after=retry_after(response.getheader("Retry-After")))
     if status == http.client.NO_CONTENT and not data:
         return Answer(status, {})
     if isinstance(document, dict) and kind == "application/json" and status == http.client.OK:
@@ -341,7 +348,7 @@ def _judge(site: Site, response: http.client.HTTPResponse, data: bytes) -> Answe
     return Outage(one_line(f"{where} with {kind}, which is none of ours; is RUNYARD_API_URL right?"))
 
 
-def _after(text: str | None) -> float:
+def retry_after(text: str | None) -> float:
     """Return the seconds of a Retry-After; a date, which compares two clocks, is not taken."""
     try:
         seconds = float(text or 0)

@@ -144,7 +144,7 @@ class Offers:
         }
         body = json.dumps(document).encode()
         path = f"/attempts/{attempt_id}/start"
-        return Request(method="POST", path=path, secret=self._tickets[attempt_id], body=lambda: body, is_light=True)
+        return Request(method="POST", path=path, secret=self._tickets[attempt_id], body=lambda: body, weight=len(body))
 
     def _answer(self, attempt_id: str, answer: Answer) -> float | None:
         if answer.is_ok:

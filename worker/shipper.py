@@ -113,12 +113,13 @@ class Shipper:
         """An earlier agent left an end and maybe a log; the answer to the finish will say how much the API has."""
         self._log(attempt_id, key, file, None).size = _size(file)
 
-    def tail(self, attempt_id: str) -> tuple[int, Callable[[], bytes]]:
-        """Return where what the API has ends, and what reads the next 64 KiB."""
+    def tail(self, attempt_id: str) -> tuple[int, int, Callable[[], bytes]]:
+        """Return where what the API has ends, how many of the next 64 KiB there are, and what reads them."""
         log = self._logs.get(attempt_id)
         if log is None or not log.left:
-            return 0, bytes
-        return log.acked, partial(_read, log.file, log.acked, min(log.left, TAIL))
+            return 0, 0, bytes
+        size = min(log.left, TAIL)
+        return log.acked, size, partial(_read, log.file, log.acked, size)
 
     def noted(self, attempt_id: str, next_offset: int | None) -> None:
         """The end of an attempt is noted; the API has its log up to *next_offset*, where it said so: send the rest."""
@@ -199,15 +200,16 @@ class Shipper:
 
 
 def _read(file: str, offset: int, size: int) -> bytes:
-    """Return a piece of a log; nothing where it is gone."""
+    """Return a piece of a log; nothing where it is gone, or where its task has put something else."""
     try:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # A pipe that nobody writes to would hold the thread, and with it everything that goes in the same request.
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return os.pread(fd, size, offset)
+        finally:
+            os.close(fd)
     except OSError:
         return b""
-    try:
-        return os.pread(fd, size, offset)
-    finally:
-        os.close(fd)
 
 
 def _size(file: str) -> int:

@@ -33,6 +33,8 @@ Offset = Annotated[int, Query(ge=0, le=2**53, description="Where in the log thes
 
 #: An output of 1 MiB as a text inside JSON, where each character may be written with an escape, and the tail of a log.
 _MAX_FINISH: Final = 4 * MAX_OUTPUT
+#: How long an end may wait for its log, in seconds, and with it what came in the same request.
+_MOMENT: Final = 1.0
 _OCTETS: Final = "application/octet-stream"
 
 
@@ -236,7 +238,7 @@ async def _keep_tail(service: Services, attempt_id: str, tail: schemas.LogTail) 
     data = base64.b64decode(tail.data, validate=True)  # the schema has let nothing else in
     if len(data) > schemas.MAX_TAIL:
         raise invalid("/log/data", "too_long", f"log.data has more than {schemas.MAX_TAIL:,} bytes.")
-    written = await service.logs.write(attempt_id, tail.offset, data)
+    written = await service.logs.write(attempt_id, tail.offset, data, patience=_MOMENT)
     if written.refused is not None and written.refused.kind is not LOG_GAP:
         return Written(tail.offset)
     return written

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
+from api.logwriter import LogWriter, Written
+from api.routers import worker_moves
 from api.schemas.worker_attempts import MAX_MOVES, MOST_MOVES
 from tests.api.remote import TASK, Worker, a_worker, admit, offer, record_of, secret, tail, ticket_of
 from tests.api.service import pointers
@@ -13,7 +17,11 @@ from tests.api.test_worker_protocol import cancel
 
 if TYPE_CHECKING:
     import httpx
+    import pytest
+    from starlette.responses import Response
 
+    from api.dependencies import Services
+    from api.schemas.worker_attempts import AttemptStart
     from tests.api.service import Api
 
 NOBODY = "019aaf0a-5b7b-7c7e-8a44-0d3f5e2b9c11"
@@ -94,6 +102,49 @@ async def test_what_is_wrong_with_one_is_its_own(both: Api) -> None:
         assert one["key"] not in answer.text
     assert ((await record_of(both, good)).state, (await record_of(both, forged)).state) == ("running", "queued")
     assert (await record_of(both, ended)).state == "success"
+
+
+async def test_a_log_store_that_hangs_holds_up_nothing_for_long(both: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = await a_worker(both)
+    ended, other = await offer(both, dag_id="a"), await offer(both, dag_id="b")
+    await worker.start(ended)
+    over = threading.Event()
+
+    def hang(_: LogWriter, *_args: object) -> Written:
+        over.wait(20)
+        return Written(0)
+
+    monkeypatch.setattr(LogWriter, "_write", hang)
+    began = time.monotonic()
+    end = an_end(worker, ended, log=tail(b"abc"), log_size=3)
+    answer = await move(worker, starts=[await a_start(worker, other)], finishes=[end])
+    took = time.monotonic() - began
+    over.set()
+    assert statuses(answer) == ([200], [200])
+    assert answer.json()["finishes"][0]["answer"] == {"accepted": True, "next_offset": 0}
+    assert took < 5
+
+
+async def test_an_error_of_ours_is_that_of_one(
+    both: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = await a_worker(both)
+    ids = [await offer(both, dag_id=name) for name in "ab"]
+    starts = [await a_start(worker, attempt_id) for attempt_id in ids]
+    real = vars(worker_moves)["start_attempt"]
+
+    async def breaks(service: Services, attempt_id: str, body: AttemptStart) -> Response:
+        if attempt_id == ids[0]:
+            raise RuntimeError("a mistake of ours")
+        response: Response = await real(service, attempt_id, body)
+        return response
+
+    monkeypatch.setattr(worker_moves, "start_attempt", breaks)
+    answer = await move(worker, starts=starts)
+    assert statuses(answer) == ([500, 200], [])
+    assert answer.json()["starts"][0]["answer"]["code"] == "internal_error"
+    assert "mistake" not in answer.text
+    assert "a mistake of ours" in capsys.readouterr().out
 
 
 async def test_it_may_come_again_and_at_the_same_time(both: Api) -> None:

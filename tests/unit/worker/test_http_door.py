@@ -272,6 +272,35 @@ async def test_a_body_that_cannot_be_made_is_an_outage_and_the_thread_lives(serv
     lane.close()
 
 
+async def test_where_no_thread_can_be_started_those_that_are_there_do_it_all(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = Lane(asyncio.get_running_loop(), "test", 3)
+    lane.aim(Site("http", "127.0.0.1", serve(OK).port, ""))
+    results: list[Answer | Outage] = []
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", refuse)
+        lane.send(request(), results.append)
+        await until(lambda: results)
+    (outage,) = results
+    assert isinstance(outage, Outage)
+    assert (outage.is_sent, lane.is_busy) == (False, False)
+    lane.send(request(), results.append)
+    await until(partial(_has, results, 2))
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", refuse)
+        lane.send(request(), results.append)
+        lane.send(request(), results.append)
+        await until(partial(_has, results, 4))
+    assert results[1:] == 3 * [Answer(200, {"a": 1})]
+    assert not lane.is_busy
+    lane.close()
+
+
 async def test_a_lane_goes_where_it_is_aimed_last(serve: Serve) -> None:
     old, new = serve(OK), serve(OK)
     lane = Lane(asyncio.get_running_loop(), "test", 1)
