@@ -36,23 +36,18 @@ def compose(dump: Dump, site: Site, *, overlap: float, grace: float, is_at_rest:
     lines += [{"type": "instance", **instance} for instance in dump.instances]
     lines += [{"type": "used", "key": key, "used": used} for key, used in dump.used.items()]
     if is_at_rest:
-        lines += [{"type": "left", "what": what} for what in _left(dump, site)]
+        lines += _left(site)
         lines.append({"type": "rest", "held": dump.held})
     return lines
 
 
-def _left(dump: Dump, site: Site) -> list[str]:
-    """Return the processes of tasks that are still there, but for those that may be: given up, and told to go on."""
-    given_up = {
-        event.get("attempt_id")
-        for event in dump.events
-        if event.get("actor") == "scheduler" and (event.get("data") or {}).get("attempt") == "lose"
-    }
+def _left(site: Site) -> list[Line]:
+    """Return the processes of tasks that are still there."""
     return [
-        f"{process.name} on {host.name}"
+        {"type": "left", "what": f"{process.name} on {host.name}", "attempt_id": site.tasks[process]}
         for host in site.hosts.values()
         for process in host.processes
-        if process.name.startswith("task#") and site.lasting.get(process) not in given_up
+        if process in site.tasks
     ]
 
 

@@ -82,8 +82,8 @@ class Site:
         self.errors: list[str] = []
         #: Where each attempt was run, when something of a host stood still, when each worker was heard of.
         self.ran_on: dict[str, str] = {}
-        #: The attempts of tasks that go on without contact, by their processes.
-        self.lasting: dict[SimProcess, str] = {}
+        #: The attempts of tasks, by their processes.
+        self.tasks: dict[SimProcess, str] = {}
         self.frozen: dict[str, list[list[float]]] = {}
         self.beats: dict[str, list[float]] = {}
         #: When each worker's heartbeats reached the API, and when the metastore had answered that its lease is renewed.

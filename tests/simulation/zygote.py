@@ -45,8 +45,7 @@ class SimZygote:
         process = self._process.machine.start("task")
         self._tasks[job["id"]] = task = _Task(self, process, job, log_fd)
         process.site.ran_on[job["id"]] = process.host
-        if job["lasts"]:
-            process.site.lasting[process] = job["id"]
+        process.site.tasks[process] = job["id"]
         process.later(process.dice.uniform(*_FORK), task.begin)
 
     def signal(self, attempt_id: str, number: int) -> None:

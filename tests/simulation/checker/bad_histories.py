@@ -349,6 +349,14 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         before(kind="task.cancelled", task_id="a"), before(type="rest"))),
     ("L-6", "a process is left behind", tales.single, add(
         before(type="rest"), {"type": "left", "what": "process 4711"})),
+    ("L-6", "user code of an attempt that has ended is left behind", tales.single, put(
+        {"type": "left", "what": "process 4711", "attempt_id": "r.a.1"})),
+    ("L-6", "user code is left behind that should be dead without contact", tales.gone_on_for_good, both(
+        change({"document": {"tasks": {"a": {}}}}, type="dag"), drop(what="end"))),
+    ("L-6", "user code is left behind whose worker's new process has called it dead", tales.gone_on_for_good,
+        change({"actor": "key:worker"}, reason="lost")),
+    ("L-6", "user code is left behind of nobody knows what", tales.gone_on_for_good,
+        change({"attempt_id": "r.a.9"}, type="left")),
     ("L-6", "a folder is left behind, told after the rest", tales.single, put(
         {"type": "left", "what": "folder /run/x/attempts/r.a.1"})),
     *ANSWERS,

@@ -179,7 +179,7 @@ class Journal:
             if run is None or not run.cancels or self._starts_again(run, request, asked.get("clear", ())):
                 continue
             for call in request.told:
-                self._after_cancel(run, call, written[key])
+                self._after_cancel(call, written[key])
 
     def _starts_again(self, run: Run, cancel: Request, clears: Iterable[Request]) -> bool:
         """Whether a clear may have opened the run again, by right: one that was not surely over before the cancel."""
@@ -188,25 +188,18 @@ class Journal:
         key = (run.dag_id, run.run_id)
         return any(one.is_possible and (one.dag_id, one.run_id) == key and one.done >= cancel.sent for one in clears)
 
-    def _after_cancel(self, run: Run, call: Line, written: Iterable[Line]) -> None:
+    def _after_cancel(self, call: Line, written: Iterable[Line]) -> None:
         if call.get("t1") is None:
             return
         limit = call["t1"] + self._history.setup.grace
         for line in written:
-            if line.get("t", limit) > limit and not self._goes_on(run, line):
+            if line.get("t", limit) > limit and not self._replay.goes_on(line["attempt_id"]):
                 if any(pause["from"] <= limit and _wakes(pause, line) for pause in self._history.pauses):
                     self._report.counts[WOKEN] += 1
                     continue
                 late = line["t"] - call["t1"]
                 self._report.add("I-21", f"user code ran on {late:.1f} s after an answered cancel", line, call)
                 break
-
-    def _goes_on(self, run: Run, line: Line) -> bool:
-        """Whether an attempt was given up before and goes on without its contact, as its author wants it."""
-        attempt, task = self._replay.attempts.get(line["attempt_id"]), run.task(line["task_id"])
-        if task is None or not task.goes_on or attempt is None or attempt.ended is None:
-            return False
-        return bool((attempt.ended.get("data") or {}).get("attempt") == "lose")
 
 
 def _failed(attempt: Attempt) -> bool:

@@ -33,6 +33,15 @@ class Replay:
         """Every attempt that there ever was."""
         return self._instances.attempts
 
+    def goes_on(self, attempt_id: str) -> bool:
+        """Whether an attempt was given up before and goes on without its contact, as its author wants it."""
+        attempt = self.attempts.get(attempt_id)
+        if attempt is None or attempt.ended is None or (attempt.ended.get("data") or {}).get("attempt") != "lose":
+            return False
+        dag_id, run_id, task_id, _ = attempt.instance
+        task = self.runs[dag_id, run_id].task(task_id)
+        return task is not None and task.goes_on
+
     def play(self) -> None:
         """Read the whole log."""
         for at, line in enumerate(self._history.log):

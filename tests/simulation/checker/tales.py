@@ -289,6 +289,13 @@ def going_on_after_a_cancel() -> Tale:
     return tale.wrote("r", "a", "end", attempt_id="r.a.1", fence=1).end()
 
 
+def gone_on_for_good() -> Tale:
+    """The same, for longer than anybody waits."""
+    tale = going_on_after_a_cancel()
+    tale.lines.append({"type": "left", "what": "process 4711", "attempt_id": "r.a.1"})
+    return tale
+
+
 def big() -> Tale:
     """A run of more than one chunk that is cancelled before all of it was created."""
     tasks = {f"t{number}": {"depends_on": ["t0"] if number else []} for number in range(5)}
@@ -375,7 +382,8 @@ GOOD: Final[dict[str, Callable[[], Tale]]] = {
         diamond, single, chain, retried, exhausted, lost, given_up, never_started, drained, rejected, cancelled,
         cancelled_unstarted, cancelled_too_late, cleared, cleared_and_cancelled, failed_fast, timed_out,
         allowed_to_fail, skipping, hasty, empty, repeated, unanswered, read_back, lowered, lowered_slots, superseded,
-        woken, woken_after_a_cancel, going_on, going_on_after_a_cancel, big, unfinished, held, delayed, taken,
-        answered_again, cleared_meanwhile, deleted, by_the_api, drained_often, abandoned, *tales_of_answers.ALL,
+        woken, woken_after_a_cancel, going_on, going_on_after_a_cancel, gone_on_for_good, big, unfinished, held,
+        delayed, taken, answered_again, cleared_meanwhile, deleted, by_the_api, drained_often, abandoned,
+        *tales_of_answers.ALL,
     )
 }  # fmt: skip
