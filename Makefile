@@ -17,8 +17,8 @@ COOL_DOWN := 7 days
 TESTS :=
 PYTEST_ARGS :=
 BENCH_ARGS :=
-# Five for two cores: many tests wait for processes to end, for leases and for brokers.
-WORKERS := $(shell expr 5 \* "$$(nproc 2>/dev/null || echo 2)" / 2)
+# Two for a core: many tests wait for processes to end, for leases and for brokers.
+WORKERS := $(shell expr 2 \* "$$(nproc 2>/dev/null || echo 2)")
 
 # What `make run` adds to the environment, where that does not say otherwise.
 run: export RUNYARD_EXECUTORS ?= local

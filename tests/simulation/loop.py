@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections import deque
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
@@ -345,7 +346,10 @@ def _found_quickly(loop: SimLoop) -> Iterator[None]:
     """Answer asyncio's own question for the running loop without the system call that its answer costs (getpid)."""
     events: Any = asyncio.events
     before = events.get_running_loop, events._get_running_loop
-    events.get_running_loop = events._get_running_loop = lambda: loop
+    thread = threading.get_ident()
+    # Another thread of the same test run may have a loop of its own, with a server on it that a test has left.
+    events.get_running_loop = lambda: loop if threading.get_ident() == thread else before[0]()
+    events._get_running_loop = lambda: loop if threading.get_ident() == thread else before[1]()
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -149,3 +150,21 @@ def test_errors_that_nobody_caught_are_kept() -> None:
     run(main(), loop)
     assert len(loop.errors) == 2
     assert "nobody waits for it" in " ".join(loop.errors)
+
+
+def test_a_loop_in_another_thread_is_left_alone() -> None:
+    """A server that another test has left there goes on; what it began here was an error of the seed."""
+    found: list[bool] = []
+
+    async def elsewhere() -> None:
+        found.append(asyncio.events.get_running_loop() is asyncio.get_running_loop())
+        found.append(isinstance(asyncio.events._get_running_loop(), SimLoop))
+
+    async def main() -> bool:
+        thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
+        thread.start()
+        thread.join()
+        return asyncio.events.get_running_loop() is asyncio.get_running_loop()
+
+    assert run(main())
+    assert found == [True, False]
