@@ -27,6 +27,11 @@ _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0
 _SPECIAL: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _DIGITS: Final = 19
 
+# A key without "? " ends within so many characters, as written (YAML 1.2.2, 7.4.2): beyond them the parser sees
+# no key at all, and complains of what follows it.
+_KEY_LENGTH: Final = 1024
+_LONG_KEY: Final = f"Check the quotes there; YAML wants '? ' before a key longer than {_KEY_LENGTH:,} characters."
+
 
 def read(text: str, *, max_depth: int) -> Any:
     """Return the one document in *text*, or raise :exc:`~dag.errors.DocumentInvalid`."""
@@ -39,7 +44,7 @@ def read(text: str, *, max_depth: int) -> Any:
             "",
             "not_yaml",
             f"{where} is not YAML: {wrong.problem or wrong.context}.",
-            "Check the indentation and the quotes there.",
+            _LONG_KEY if mark and mark.column >= _KEY_LENGTH else "Check the indentation and the quotes there.",
         )
     except yaml.YAMLError as wrong:
         _refuse(

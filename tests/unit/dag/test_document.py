@@ -30,6 +30,20 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )
 objects = st.dictionaries(texts, json_values, max_size=4)
 
+# The characters a key may take, as written and with its quotes, where no "? " goes before it (YAML 1.2.2, 7.4.2).
+MAX_PLAIN_KEY = 1024
+
+
+def longest_key(value: object) -> int:
+    """How many characters the longest key in *value* takes in JSON."""
+    match value:
+        case dict():
+            return max([len(json.dumps(key)) for key in value] + [longest_key(inner) for inner in value.values()] + [0])
+        case list():
+            return max(map(longest_key, value), default=0)
+        case _:
+            return 0
+
 
 def problems(raw: bytes, media: Literal["json", "yaml"]) -> list[tuple[str, str]]:
     """What reading *raw* complains about."""
@@ -48,7 +62,21 @@ def test_json_is_read_as_it_was_written(value: dict[str, Any]) -> None:
 def test_json_is_yaml(value: dict[str, Any]) -> None:
     text = json.dumps(value)
     assume("\\ud" not in text)  # YAML's escapes know no surrogate pairs: the whole character has to be there
+    assume(longest_key(value) <= MAX_PLAIN_KEY)
     assert read(text.encode(), media="yaml") == value
+
+
+@pytest.mark.parametrize("around", ["{%s: 1}", '{"x": [{%s: 1}]}', "%s: 1"])
+def test_a_key_too_long_for_yaml_is_refused_with_the_way_out(around: str) -> None:
+    longest, beyond = ('"' + "k" * (MAX_PLAIN_KEY + more - 2) + '"' for more in (0, 1))
+    assert read((around % longest).encode(), media="yaml")
+    with pytest.raises(DocumentInvalid) as caught:
+        read((around % beyond).encode(), media="yaml")
+    (problem,) = caught.value.problems
+    assert problem.code == "not_yaml"
+    assert problem.hint == "Check the quotes there; YAML wants '? ' before a key longer than 1,024 characters."
+    way_out = read((around % f"? {beyond}\n").encode(), media="yaml")
+    assert str(way_out) == str(read((around % '"k"').encode(), media="yaml")).replace("k", "k" * (MAX_PLAIN_KEY - 1))
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
