@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _CALLS: Final = re.compile(
     r"/worker/v1/(?:attempts/[^/]+/(?P<attempt>start|finish|logs|output|heartbeat)|"
-    r"(?P<register>workers)|workers/[^/]+/(?P<beat>heartbeat))"
+    r"(?P<register>workers)|workers/(?P<worker>[^/]+)/(?P<beat>heartbeat))"
 )
 
 
@@ -25,12 +25,14 @@ class Ear:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = self._kind(scope)
+        kind, worker_id = self._kind(scope)
         tenant = self._service.tenant
         if kind is None or tenant is None:
             await self._app(scope, receive, send)
             return
         tenant.heard[kind] += 1
+        if worker_id is not None:
+            tenant.beats[worker_id] += 1
         status: list[int] = []
 
         async def lose(message: Message) -> None:
@@ -46,13 +48,14 @@ class Ear:
             self._service.gate.cut_from(scope["client"][1])
             await _shrug(send)
 
-    def _kind(self, scope: Any) -> str | None:
+    def _kind(self, scope: Any) -> tuple[str | None, str | None]:
+        """Return what is called, and the worker whose heartbeat it is."""
         found = _CALLS.fullmatch(scope["path"]) if scope["type"] == "http" else None
         if found is None or (found["register"] and scope["method"] != "POST"):
-            return None
+            return None, None
         if found["register"]:
-            return "register"
-        return found["attempt"] or found["beat"]
+            return "register", None
+        return found["attempt"] or found["beat"], found["worker"]
 
 
 async def _shrug(send: Send) -> None:

@@ -28,7 +28,7 @@ from metastore.commands.workers import Registration, register_worker
 from metastore.queries import work
 from metastore.queries.workers import workers
 from runyard.conformance.bodies import document_of
-from runyard.conformance.facts import facts_of, finish_of, state_of, steps_of, stop, wrong_books
+from runyard.conformance.facts import facts_of, finish_of, shorten, state_of, steps_of, stop, wrong_books
 from runyard.conformance.service import LEASE
 from worker import logs
 
@@ -68,6 +68,8 @@ class Live:
         self.rows: dict[AttemptId, Row] = {}
         self.lose_answers: Counter[str] = Counter()
         self.heard: Counter[str] = Counter()
+        #: How many heartbeats came, by worker.
+        self.beats: Counter[str] = Counter()
         self.poisoned: set[str] = set()
         #: Bodies that no document says, by the attempt that stands in for them.
         self.stand_ins: dict[str, TaskBody] = {}
@@ -239,9 +241,11 @@ class Live:
         await self.service.have_lease(lease)
         known = await self.service.store.read(workers, self.clock.now(), "", _MOST)
         live = [one for one in known if one.kind == "worker" and one.state == "live" and one.worker_id != _PHANTOM]
-        wanted = self.heard["heartbeat"] + 3 * len(live)  # whoever sends the next one has had the answer to the last
-        while self.heard["heartbeat"] < wanted:  # noqa: ASYNC110  # requests are counted in another thread
+        # Whoever sends the next one has had the answer to the last, unless that was interrupted.
+        wanted = {one.worker_id: self.beats[one.worker_id] + 3 for one in live}
+        while any(self.beats[one] < count for one, count in wanted.items()):  # noqa: ASYNC110  a fact, not an event
             await asyncio.sleep(_TICK)
+        await self.service.store.write(shorten, list(wanted), lease)
 
     def secrets(self) -> list[str]:
         tickets = [launch.ticket for launch in self._launches.values() if launch.ticket]
