@@ -7,13 +7,12 @@ call nothing is different: each has its own answer or outage, and may be repeate
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from worker.http_door import AGAIN, Answer, Outage, Request, retry_after
+from worker.http_door import Answer, Outage, Request, retry_after, says_nothing
 from worker.say import say
 from worker.spool import one_line
 
@@ -175,7 +174,7 @@ def _is_ours(one: Any) -> bool:
 
 def _result(one: dict[str, Any]) -> Answer | Outage:
     status, document, after = one["status"], one["answer"], one.get("retry_after")
-    if status in AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
+    if says_nothing(status):
         why = one_line(f"the API answered {status} {document.get('detail') or ''}")
         return Outage(why, after=retry_after(str(after)))
     return Answer(status, document)

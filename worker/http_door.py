@@ -37,7 +37,7 @@ _LONGEST_AFTER: Final = 600.0
 #: How much longer than its timeouts an exchange may take as a whole: they are of single reads.
 _SLACK: Final = 60.0
 #: Statuses that say nothing about what was asked; so does every 5xx.
-AGAIN: Final = frozenset({408, 425, 429})
+_AGAIN: Final = frozenset({408, 425, 429})
 _SECRET: Final = re.compile(r"[\x21-\x7e]{1,1024}\Z")
 
 
@@ -336,7 +336,7 @@ def _judge(site: Site, response: http.client.HTTPResponse, data: bytes) -> Answe
     document: Any = None
     with suppress(ValueError, RecursionError):
         document = json.loads(data) if data else {}
-    if status in AGAIN or status >= http.client.INTERNAL_SERVER_ERROR:
+    if says_nothing(status):
         said = document.get("detail") or "" if isinstance(document, dict) else ""
         return Outage(one_line(f"{where} {said}"), after=retry_after(response.getheader("Retry-After")))
     if status == http.client.NO_CONTENT and not data:
@@ -346,6 +346,11 @@ def _judge(site: Site, response: http.client.HTTPResponse, data: bytes) -> Answe
     if isinstance(document, dict) and kind == "application/problem+json" and isinstance(document.get("code"), str):
         return Answer(status, document)
     return Outage(one_line(f"{where} with {kind}, which is none of ours; is RUNYARD_API_URL right?"))
+
+
+def says_nothing(status: int) -> bool:
+    """Whether an answer with *status* is an outage: it says nothing about what was asked, and that is asked again."""
+    return status in _AGAIN or status >= http.client.INTERNAL_SERVER_ERROR
 
 
 def retry_after(text: str | None) -> float:

@@ -16,8 +16,7 @@ answered again, ``finish`` is accepted once and answered always.  A ``task`` may
 to a ``finish`` that asked for ``more``); an agent starts an attempt at most once in its life, whatever arrives.
 
 A remote agent says ``start`` and ``finish`` over HTTP (:mod:`worker.remote`), several in one request where it is busy
-(:mod:`worker.bundles`).  The socket then leads to its *feeder*,
-the process that takes messages from a broker::
+(:mod:`worker.bundles`).  The socket then leads to its *feeder*, the process that takes messages from a broker::
 
     feeder → agent    configure  the API, the key, and what to register as: secrets are in no argv and no environment
     feeder → agent    launch     with the ticket that came with the message

@@ -63,6 +63,12 @@ class Desk:
         )
         self.bundles.send(request, then)
 
+    async def call_together(self, *names: str) -> None:
+        """Make calls that wait for another one, and go in one request once that is answered."""
+        for name in ("first", *names):
+            self.call(name)
+        await self.lane.answer(Answer(200, {}))
+
 
 def told(*answers: dict[str, Any], status: int = 200, after: int | None = None) -> list[dict[str, Any]]:
     return [{"status": status, "answer": one, "retry_after": after} for one in answers]
@@ -107,10 +113,7 @@ async def test_what_comes_meanwhile_goes_together_and_each_gets_its_own_answer(d
 
 
 async def test_what_an_answer_leads_to_goes_with_the_next(desk: Desk) -> None:
-    desk.call("a")
-    desk.call("b")
-    desk.call("c")
-    await desk.lane.answer(Answer(200, {}))
+    await desk.call_together("b", "c")
     desk.call("d")
     assert desk.lane.paths == ["/attempts"], "one request at a time"
     await desk.lane.answer(Answer(200, {"starts": told({}, {}), "finishes": []}))
@@ -171,10 +174,7 @@ async def test_no_more_than_fit_go_in_one(desk: Desk) -> None:
     ],
 )
 async def test_where_several_are_not_taken_they_go_one_by_one(desk: Desk, answer: Answer) -> None:
-    desk.call("a")
-    desk.call("b")
-    desk.call("c")
-    await desk.lane.answer(Answer(200, {}))
+    await desk.call_together("b", "c")
     desk.call("d")
     await desk.lane.answer(answer)
     assert desk.lane.paths == [f"/attempts/{n}/start" for n in "bcd"]
@@ -191,10 +191,7 @@ async def test_where_several_are_not_taken_they_go_one_by_one(desk: Desk, answer
 
 
 async def test_an_outage_is_that_of_each_and_the_next_tries_go_one_by_one(desk: Desk) -> None:
-    desk.call("a")
-    desk.call("b")
-    desk.call("c")
-    await desk.lane.answer(Answer(200, {}))
+    await desk.call_together("b", "c")
     await desk.lane.answer(Outage("reset", is_sent=True))
     assert desk.results["b"] == desk.results["c"] == Outage("reset", is_sent=True)
     desk.call("d")
@@ -222,10 +219,7 @@ async def test_what_one_makes_of_its_answer_is_nothing_to_the_others(desk: Desk)
 
 
 async def test_what_was_refused_under_an_earlier_key_says_nothing_about_this_one(desk: Desk) -> None:
-    desk.call("a")
-    desk.call("b")
-    desk.call("c")
-    await desk.lane.answer(Answer(200, {}))
+    await desk.call_together("b", "c")
     desk.bundles.aim("another-key")
     await desk.lane.answer(Answer(401, {"code": "unauthenticated"}))
     assert desk.lane.paths == ["/attempts/b/start", "/attempts/c/start"]
@@ -238,10 +232,7 @@ async def test_what_was_refused_under_an_earlier_key_says_nothing_about_this_one
 
 
 async def test_nobody_makes_us_wait_for_ever(desk: Desk) -> None:
-    desk.call("a")
-    desk.call("b")
-    desk.call("c")
-    await desk.lane.answer(Answer(200, {}))
+    await desk.call_together("b", "c")
     starts = told({}, status=503, after=10**400) + told({}, status=429)
     await desk.lane.answer(Answer(200, {"starts": starts, "finishes": []}))
     first, second = desk.results["b"], desk.results["c"]
@@ -250,25 +241,25 @@ async def test_nobody_makes_us_wait_for_ever(desk: Desk) -> None:
     assert (first.after, second.after) == (600.0, 0.0)
 
 
-def test_a_busy_worker_makes_fewer_requests_than_calls(kit: Kit, api: Api) -> None:
+def run_four(kit: Kit, api: Api) -> None:
+    """Run four tasks at once through an API that answers slowly enough for calls to meet."""
     kit.feed()
     api.delay = {"start": 0.02, "finish": 0.02, "together": 0.02}
     messages = [kit.send(kit.shell("exec true")) for _ in range(4)]
     assert [message.wait() for message in messages] == 4 * ["acked"]
     assert {api.row(message.attempt_id).state for message in messages} == {"success"}
+
+
+def test_a_busy_worker_makes_fewer_requests_than_calls(kit: Kit, api: Api) -> None:
+    run_four(kit, api)
     assert (api.calls["start"], api.calls["finish"]) == (4, 4)
     assert api.calls["together"] > 0
 
 
 def test_a_lost_answer_to_several_loses_nothing(kit: Kit, api: Api) -> None:
-    kit.feed()
-    api.delay = {"start": 0.02, "finish": 0.02, "together": 0.02}
     api.lose["together"] = 1
-    messages = [kit.send(kit.shell("exec true")) for _ in range(4)]
-    assert [message.wait() for message in messages] == 4 * ["acked"]
+    run_four(kit, api)
     assert api.lose["together"] == 0
-    assert {api.row(message.attempt_id).state for message in messages} == {"success"}
-    assert {len(api.row(message.attempt_id).finish) > 0 for message in messages} == {True}
 
 
 def test_a_task_that_puts_a_pipe_in_place_of_its_log_holds_nobody_up(kit: Kit, api: Api) -> None:
