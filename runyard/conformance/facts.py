@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import update
-
 from dag.states import AttemptState, RunStep, TaskStep
 from metastore.commands.stopping import fail_fast, stop_everything
 from metastore.commands.turn import open_by_attempts
-from metastore.models.agents import agents
 from metastore.queries import attempts, events, tasks, work
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import timedelta
-
     from metastore.records import AttemptRecord
     from metastore.store import Tx
     from worker.protocol import Finish, StopReason
@@ -32,17 +26,6 @@ def stop(tx: Tx, attempt_id: str, reason: StopReason) -> None:
         turn.take(RunStep.CANCEL, actor="scheduler", reason="run_timeout")
         stop_everything(turn, TaskStep.SKIP, reason, actor="scheduler")
     turn.close("scheduler")
-
-
-def shorten(tx: Tx, worker_ids: Sequence[str], lease: timedelta) -> None:
-    """Let no lease of these workers, which have heard of the new length of *lease*, last longer than that.
-
-    Renewals alone do not: what was promised before is kept, because a service cannot know who has heard of less.
-    """
-    until = tx.now + lease
-    tx.conn.execute(
-        update(agents).where(agents.c.agent_id.in_(worker_ids), agents.c.lease_until > until).values(lease_until=until)
-    )
 
 
 def facts_of(conn: Any, attempt_id: str) -> tuple[AttemptRecord, str | None]:

@@ -21,6 +21,7 @@ from metastore.commands.admission import Outlet
 from metastore.commands.agents import expired_agents, forget_lease, register_agent
 from metastore.commands.attempts import End, end_attempt
 from metastore.commands.dags import put_dag
+from metastore.commands.leases import shorten
 from metastore.commands.materialise import start_run
 from metastore.commands.runs import NewRun, create_run
 from metastore.commands.stopping import cancel_run
@@ -28,7 +29,7 @@ from metastore.commands.workers import Registration, register_worker
 from metastore.queries import work
 from metastore.queries.workers import workers
 from runyard.conformance.bodies import document_of
-from runyard.conformance.facts import facts_of, finish_of, shorten, state_of, steps_of, stop, wrong_books
+from runyard.conformance.facts import facts_of, finish_of, state_of, steps_of, stop, wrong_books
 from runyard.conformance.service import LEASE
 from worker import logs
 

@@ -17,6 +17,7 @@ from metastore.commands.admission import Admitted, Outlet, admit_ready
 from metastore.commands.agents import beat, expired_agents, forget_lease, register_agent, release_agent
 from metastore.commands.attempts import End, EndNoted, NotStarted, Started, end_attempt, start_attempt
 from metastore.commands.keys import create_key, revoke_key
+from metastore.commands.leases import shorten
 from metastore.commands.lone import beat_attempt, lone
 from metastore.commands.materialise import start_run
 from metastore.commands.offers import defer_attempt, take_up
@@ -283,6 +284,19 @@ async def test_a_renewal_promises_no_less_than_the_one_before_it(fleet: Fleet, h
     # An hour more than that was never promised: the clock was wrong.
     assert await renew(timedelta(hours=1)) > timedelta(minutes=59)
     assert abs(await renew(LEASE) - LEASE) < 9 * second
+
+
+async def test_a_promise_is_ended_of_those_who_are_known_to_have_heard_of_less(fleet: Fleet) -> None:
+    for worker in (W1, W2):
+        await fleet.register(worker)
+    left = select(agents.c.lease_until).order_by(agents.c.agent_id)
+    before = await fleet.store.read(lambda conn: list(conn.execute(left).scalars()))
+    await fleet.store.write(shorten, [W1], LEASE * 2)
+    assert await fleet.store.read(lambda conn: list(conn.execute(left).scalars())) == before
+    await fleet.store.write(shorten, [W1], LEASE / 3)
+    first, second = await fleet.store.read(lambda conn: list(conn.execute(left).scalars()))
+    assert second == before[1]
+    assert before[0] - first > LEASE / 2
 
 
 async def test_a_copy_of_a_home_does_not_judge_what_the_first_one_runs(fleet: Fleet) -> None:
