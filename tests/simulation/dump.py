@@ -67,6 +67,12 @@ def _event(row: tuple[Any, ...]) -> dict[str, Any]:
     return event
 
 
+def last_event(raw: sqlite3.Connection) -> int:
+    """Return the number of the last event that is committed."""
+    (number,) = raw.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
+    return int(number)
+
+
 def is_at_rest(raw: sqlite3.Connection) -> bool:
     """Whether every run that nothing holds back has ended, and no slot is taken."""
     waiting = raw.execute(

@@ -11,6 +11,7 @@ from tests.simulation.network import Network
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from tests.simulation.agents import Home
     from tests.simulation.chance import Chance
@@ -73,6 +74,8 @@ class Site:
         self.context = copy_context()
         self.hosts: dict[str, Host] = {}
         self.network = Network(self)
+        #: Tells the number of the last event that is committed.
+        self.last_event: Callable[[], int] = lambda: 0
         #: Whether nothing goes wrong any more, and what is left is to come to an end.
         self.is_calm = False
         #: What tasks wrote, when they died, what clients asked and were answered, and what must never happen.

@@ -107,6 +107,9 @@ class MemoryDatabase:
             and not data.active
         )
 
+    def last_event(self) -> int:
+        return self.data.events[-1]["id"] if self.data.events else 0
+
     def dump(self) -> Dump:
         data = self.data
         events = [

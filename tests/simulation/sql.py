@@ -21,7 +21,7 @@ from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # it 
 from metastore.plans import PlanCache
 from metastore.store import Tx
 from tests.simulation.chance import true_time
-from tests.simulation.dump import dump, is_at_rest
+from tests.simulation.dump import dump, is_at_rest, last_event
 from tests.simulation.sqlite import Answer, SqliteFile, traits
 from tests.simulation.store import Broken, Done, InDoubt
 
@@ -100,6 +100,9 @@ class SqlDatabase:
 
     def close(self) -> None:
         self.file.close()
+
+    def last_event(self) -> int:
+        return self._outside(last_event)
 
     def dump(self) -> Dump:
         return self._outside(lambda raw: dump(raw, self.capacities))

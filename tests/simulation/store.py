@@ -76,6 +76,10 @@ class Database(Protocol):
         """Restart: every connection breaks, and nothing that was committed is lost."""
         ...
 
+    def last_event(self) -> int:
+        """Return the number of the last event that is committed; 0: there is none."""
+        ...
+
     def dump(self) -> Dump:
         """Return what is committed, for the history."""
         ...

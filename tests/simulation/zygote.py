@@ -101,7 +101,7 @@ class _Task:
 
     def begin(self) -> None:
         self.process.on_death.append(self._note_death)
-        self._write("start")
+        self._write("start", seen=self.process.site.last_event())
         for name, value in sorted(self._env.items()):
             if name.startswith("SAW_"):
                 by: str | None = None if value == "null" else json.loads(value)["by"]
@@ -137,7 +137,7 @@ class _Task:
         """Write down for the oracles what a task that is killed cannot write itself."""
         self.process.site.deaths.append(self._line("death"))
 
-    def _write(self, what: str, **more: str | None) -> None:
+    def _write(self, what: str, **more: str | int | None) -> None:
         self.process.site.journal.append(self._line(what) | more)
 
     def _line(self, what: str) -> dict[str, Any]:

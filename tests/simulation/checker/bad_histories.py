@@ -137,6 +137,8 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
     ("I-3", "user code of an attempt that nobody knows", tales.single, add(
         after(what="end"), {"type": "task", "what": "start", "attempt_id": "ghost", "dag_id": "d", "run_id": "r",
         "task_id": "a", "fence": 2})),
+    ("I-3", "user code starts before its start is committed", tales.single, both(
+        change({"id": 7}, kind="task.running"), change({"seen": 6}, what="start"))),
     ("I-3", "user code is told another fence", tales.single, both(
         change({"fence": 3}, what="start"), change({"fence": 3}, what="end"))),
     ("I-3", "a start is won twice", _S(tales.single), again(kind="task.running")),

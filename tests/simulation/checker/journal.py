@@ -93,6 +93,10 @@ class Journal:
             self._report.add("I-3", "user code started without a won start", line, attempt.queued if attempt else None)
         elif (attempt.instance, attempt.fence) != (key, line["fence"]):
             self._report.add("I-3", "user code was told another fence than its attempt has", line, attempt.queued)
+        elif "seen" in line and "id" in attempt.started:
+            self._report.counts["starts held against the log"] += 1
+            if attempt.started["id"] > line["seen"]:
+                self._report.add("I-3", "user code started before its start was committed", line, attempt.started)
         self._ran.setdefault(line["attempt_id"], _Ran(line, place, line, place))
 
     def _doubted(self, line: Line) -> bool:
