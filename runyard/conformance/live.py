@@ -30,7 +30,7 @@ from metastore.queries import work
 from metastore.queries.workers import workers
 from runyard.conformance.bodies import document_of
 from runyard.conformance.facts import facts_of, finish_of, state_of, steps_of, stop, wrong_books
-from runyard.conformance.service import LEASE
+from runyard.conformance.service import HEARTBEAT, LEASE
 from worker import logs
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 _TICK: Final = 0.02
 #: An offer that nobody has taken for this long is made again, where the medium cannot say what became of it.
 _PATIENCE: Final = 1.0
+#: So many heartbeats after a lease has got another length, a worker knows it.
+_CERTAIN: Final = 3
+#: Who has said nothing for so many heartbeats is dead, unless this machine stands still.
+_SILENT: Final = 10 * HEARTBEAT
 _PHANTOM: Final = "f" * 32
 _MANY: Final = 10_000
 _MOST: Final = 1_000
@@ -240,13 +244,23 @@ class Live:
     async def have_lease(self, lease: timedelta) -> None:
         """Give workers leases of that length from now on; return when they have heard of it."""
         await self.service.have_lease(lease)
-        known = await self.service.store.read(workers, self.clock.now(), "", _MOST)
-        live = [one for one in known if one.kind == "worker" and one.state == "live" and one.worker_id != _PHANTOM]
-        # Whoever sends the next one has had the answer to the last, unless that was interrupted.
-        wanted = {one.worker_id: self.beats[one.worker_id] + 3 for one in live}
-        while any(self.beats[one] < count for one, count in wanted.items()):  # noqa: ASYNC110  a fact, not an event
+        before = self.beats.copy()
+        heard: list[str] = []
+        late = [""]
+        while late:
             await asyncio.sleep(_TICK)
-        await self.service.store.write(shorten, list(wanted), lease)
+            there = await self._workers()
+            # Whoever sends the next one has had the answer to the last, unless that was interrupted.
+            heard = [one for one in there if self.beats[one] >= before[one] + _CERTAIN]
+            late = [one for one in there if one not in heard]
+        await self.service.store.write(shorten, heard, lease)
+
+    async def _workers(self) -> list[str]:
+        """Return the workers that are there: another scenario may have killed some whose lease is not over yet."""
+        now = self.clock.now()
+        known = await self.service.store.read(workers, now, "", _MOST)
+        live = [one for one in known if one.kind == "worker" and one.state == "live" and one.worker_id != _PHANTOM]
+        return [one.worker_id for one in live if now - one.seen_at < _SILENT]
 
     def secrets(self) -> list[str]:
         tickets = [launch.ticket for launch in self._launches.values() if launch.ticket]

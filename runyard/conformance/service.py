@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 #: Long enough that nothing runs out on a busy machine, where a scenario is not about that.
 LEASE: Final = timedelta(seconds=60)
-_HEARTBEAT: Final = timedelta(seconds=1)
+#: Between two heartbeats of a worker.
+HEARTBEAT: Final = timedelta(seconds=1)
 
 
 class Service:
@@ -110,7 +111,7 @@ class Service:
             store=self.store,
             clock=self.clock,
             entropy=self.entropy,
-            settings=ApiSettings(log_dir=self.logs, worker_lease=self.lease, worker_heartbeat=_HEARTBEAT),
+            settings=ApiSettings(log_dir=self.logs, worker_lease=self.lease, worker_heartbeat=HEARTBEAT),
             registry=registry,
             door=self.door,
         )
