@@ -18,17 +18,25 @@ from dag.findings import Findings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
-json_values: st.SearchStrategy[Any] = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
-    max_leaves=12,
-)
-objects = st.dictionaries(texts, json_values, max_size=4)
+
+def objects(texts: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects as JSON can write them, of these texts."""
+    values: st.SearchStrategy[Any] = st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**63 - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | texts,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+        max_leaves=12,
+    )
+    return st.dictionaries(texts, values, max_size=4)
+
+
+def texts(*, last: str = "\U0010ffff") -> st.SearchStrategy[str]:
+    """Texts of whole characters but NUL, up to *last*."""
+    return st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"], max_codepoint=ord(last)))
+
 
 # The characters a key may take, as written and with its quotes, where no "? " goes before it (YAML 1.2.2, 7.4.2).
 MAX_PLAIN_KEY = 1024
@@ -53,15 +61,14 @@ def problems(raw: bytes, media: Literal["json", "yaml"]) -> list[tuple[str, str]
     return [(problem.pointer, problem.code) for problem in caught.value.problems]
 
 
-@given(objects)
+@given(objects(texts()))
 def test_json_is_read_as_it_was_written(value: dict[str, Any]) -> None:
     assert read(json.dumps(value).encode(), media="json") == value
 
 
-@given(objects)
+@given(objects(texts(last="\uffff")))  # YAML's escapes know no surrogate pairs: beyond, the character has to be there
 def test_json_is_yaml(value: dict[str, Any]) -> None:
     text = json.dumps(value)
-    assume("\\ud" not in text)  # YAML's escapes know no surrogate pairs: the whole character has to be there
     assume(longest_key(value) <= MAX_PLAIN_KEY)
     assert read(text.encode(), media="yaml") == value
 
@@ -247,7 +254,7 @@ def test_the_parser_in_python_answers_like_the_one_in_c(raw: bytes, monkeypatch:
     assert answer() == fast
 
 
-@given(objects)
+@given(objects(texts()))
 def test_the_hash_does_not_see_the_order_of_keys(value: dict[str, Any]) -> None:
     def turned(inner: Any) -> Any:
         if isinstance(inner, dict):
