@@ -245,15 +245,12 @@ class Live:
         """Give workers leases of that length from now on; return when they have heard of it."""
         await self.service.have_lease(lease)
         before = self.beats.copy()
-        heard: list[str] = []
-        late = [""]
-        while late:
+        there = await self._workers()
+        # Whoever sends the next heartbeat has had the answer to the last, unless that was interrupted.
+        while any(self.beats[one] < before[one] + _CERTAIN for one in there):
             await asyncio.sleep(_TICK)
             there = await self._workers()
-            # Whoever sends the next one has had the answer to the last, unless that was interrupted.
-            heard = [one for one in there if self.beats[one] >= before[one] + _CERTAIN]
-            late = [one for one in there if one not in heard]
-        await self.service.store.write(shorten, heard, lease)
+        await self.service.store.write(shorten, there, lease)
 
     async def _workers(self) -> list[str]:
         """Return the workers that are there: another scenario may have killed some whose lease is not over yet."""
