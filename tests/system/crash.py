@@ -39,6 +39,8 @@ _LONG_WITHIN: Final = 2.0
 #: In seconds: how often such a run is asked for, and how long its tasks take.
 _LONG_PAUSE: Final = 5.0
 _LONG: Final = 2.5
+#: So many accepted runs are waited for: a loop in which little was asked for shows little.
+_LEAST: Final = 40
 #: In how many cycles the database, or the zygote, goes first; in how many something stands still.
 _RARE: Final = 0.1
 _PAUSED: Final = 0.03
@@ -160,7 +162,7 @@ def crash_loop(
             blows.strike(extra)
         pauses.wait()
     # On a slow machine little was asked for by now, and a load in which nobody reads proves nothing about reads.
-    wait_for(lambda: log.has_read() or None, 60)
+    wait_for(lambda: (log.has_read() and log.accepted() >= _LEAST) or None, 60)
     for client in clients:
         client.over.set()
     for client in clients:
