@@ -275,6 +275,8 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
         before(kind="task.success", task_id="b"), kind="task.queued", task_id="c")),
     ("I-13", "a limit had to be healed", tales.single, add(before(kind="run.success"), {
         "type": "event", "kind": "limit.healed", "actor": "scheduler", "data": {"key": AGENT}})),
+    ("I-12", "an attempt takes no slot", _S(tales.single), change({"data": {}}, kind="task.queued")),
+    ("I-13", "a limit that is held is not counted", tales.unfinished, drop(type="used", key=AGENT)),
     ("I-13", "a slot is never given back", tales.diamond, change({"used": 1}, type="used")),
     ("I-15", "a run starts before its time", tales.delayed, change({"at": "2026-01-01T00:00:59Z"}, kind="run.running")),
     ("I-15", "a retry comes too early", tales.retried, change(
@@ -308,7 +310,8 @@ BAD: Final[tuple[tuple[str, str, Callable[[], Tale], Change], ...]] = (
     ("I-20", "a failure is charged to the losses", tales.retried, change(
         {"failures": 1, "losses": 1}, type="instance")),
     ("I-21", "queued after a cancel", _S(tales.cancelled), both(cut(after(kind="run.cancelling"), end,
-        event("r", "c", "queued", "scheduled", attempt_id="r.c.1")), put(client("cancel", 202, {"run_id": "r"})))),
+        event("r", "c", "queued", "scheduled", attempt_id="r.c.1", data={"slots": "slots:local@y"})),
+        put(client("cancel", 202, {"run_id": "r"})))),
     ("I-21", "started after a cancel", _S(tales.cancelled), both(cut(after(kind="run.cancelling"), end,
         event("r", "b", "running", "queued", attempt_id="r.b.1")), put(client("cancel", 202, {"run_id": "r"})))),
     ("I-21", "ready after a cancel", _S(tales.cancelled), both(cut(after(kind="run.cancelling"), end,

@@ -52,6 +52,10 @@ class Capacity:
         """Let *holder* go."""
         self._held[key].pop(holder, None)
 
+    def taken(self) -> dict[str, Line]:
+        """Return the limits that somebody holds now, each with the last one's admission."""
+        return {key: [*held.values()][-1] for key, held in self._held.items() if held}
+
     def used(self, key: str) -> int:
         """How many hold a limit now."""
         return len(self._held[key])

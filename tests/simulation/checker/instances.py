@@ -82,7 +82,10 @@ class Instances:
             self._free(run, instance.attempt)
         instance.fence = fence
         instance.attempt = self.attempts[attempt_id] = Attempt(attempt_id, instance.key, fence, line, queued_at=at)
-        for key in _limits(run, instance.attempt):
+        limits = _limits(run, instance.attempt)
+        if len(limits) == 1:
+            self._report.add("I-12", "an attempt was admitted that takes no slot", line)
+        for key in limits:
             self._capacity.take(key, attempt_id, line)
 
     def _start(self, run: Run, instance: Instance, at: int, line: Line) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.checker.tale import AGENT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -75,7 +77,8 @@ def stripped(tale: Callable[[], Tale]) -> Callable[[], Tale]:
 
 
 def event(run: str, task: str, to: str, was: str, fence: int = 1, **more: Any) -> dict[str, Any]:
-    line = {"type": "event", "kind": f"task.{to}", "dag_id": "d", "run_id": run, "task_id": task, "map_index": -1}
+    line: Line = {"type": "event", "kind": f"task.{to}", "dag_id": "d", "run_id": run, "task_id": task, "map_index": -1}
+    line |= {"data": {"slots": AGENT}} if to == "queued" else {}
     made = {**line, "from_state": was, "to_state": to, "try_number": fence, "actor": "scheduler", "reason": None}
     return {**made, "at": "2026-01-01T01:00:00Z", **more}
 

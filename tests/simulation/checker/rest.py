@@ -24,12 +24,21 @@ def judge_end(history: History, replay: Replay, report: Report) -> None:
             _instance(run, line, report)
     _vanished(history, replay, report)
     doubted = any(run.doubted for run in replay.runs.values())
-    for line in history.used if not doubted else ():
+    if not doubted:
+        _used(history, replay, report)
+    if history.rest is not None:
+        _at_rest(history, replay, report)
+
+
+def _used(history: History, replay: Replay, report: Report) -> None:
+    for line in history.used:
         held = replay.capacity.used(line["key"])
         if held != line["used"]:
             report.add("I-13", f"{line['used']} of the limit {line['key']} are counted, the log says {held}", line)
-    if history.rest is not None:
-        _at_rest(history, replay, report)
+    counted = {line["key"] for line in history.used}
+    for key, row in replay.capacity.taken().items() if counted else ():
+        if key not in counted:
+            report.add("I-13", f"nothing is counted of the limit {key}, and the log says that it is held", row)
 
 
 def _missing(history: History, replay: Replay, report: Report) -> None:

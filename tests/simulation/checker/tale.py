@@ -17,6 +17,7 @@ Pick = "Callable[[Line], bool]"
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 AGENT = "slots:local@x"
+_ACTIVE = ("queued", "running", "cancelling")
 _OVER = ("success", "failed", "skipped", "upstream_failed", "cancelled")
 
 
@@ -126,7 +127,11 @@ class Tale:
         for (run, task), state in self._states.items():
             line = {"type": "instance", "dag_id": "d", "run_id": run, "task_id": task, "map_index": -1, "state": state}
             self.lines.append({**line, "try_number": self._fences[run, task]})
-        self.lines += [{"type": "used", "key": key, "used": used} for key, used in self._held.items()]
+        used = self._held | {
+            "dag:d:tasks": sum(state in _ACTIVE for state in self._states.values()),
+            "dag:d:runs": sum(state in ("running", "cancelling") for state in self._runs.values()),
+        }
+        self.lines += [{"type": "used", "key": key, "used": used} for key, used in used.items()]
         if rest:
             self.lines.append({"type": "rest"})
         return self
@@ -139,7 +144,7 @@ class Tale:
         key = (run, task)
         was = self._states.get(key, "pending")
         self._states[key] = to
-        active = was in ("queued", "running", "cancelling")
+        active = was in _ACTIVE
         line: dict[str, Any] = {"from_state": was, "to_state": to, "task_id": task, "map_index": -1, "reason": None}
         if to == "queued":
             self._fences[key] += 1
