@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from worker.bundles import Bundles
 from worker.calls import Calls
 from worker.delivery import Delivery
+from worker.departure import Departure
 from worker.http_door import Lane, Site, UrlInvalid, is_fit
 from worker.offers import Offers, secret
 from worker.protocol import PROTOCOL
@@ -90,8 +91,7 @@ class RemoteAgent:
         self._is_cordoned = False
         self._told: dict[str, str] = {}
         self._status: tuple[Standing, str] = ("registering", "")
-        self._end: asyncio.TimerHandle | None = None
-        self._end_kind = ""
+        self._departure = Departure(self._loop, self._leave)
         self._is_leaving = False
         self.over = asyncio.Event()
         supervisor.asker.send = self._ask
@@ -366,30 +366,20 @@ class RemoteAgent:
         is_quiet = "running" not in phases
         is_sent = "starting" not in phases and not len(self._delivery) and not self._shipper.is_busy
         if not is_quiet or not (self._supervisor.draining or self._link is None):
-            self._end_in("", 0)
+            self._departure.put_off()
         elif self._successor:
-            self._end_in("superseded", 0)  # before its feeder is started again: the next agent has another boot
+            # Before its feeder is started again: the next agent has another boot.
+            self._departure.set_for("superseded", 0)
         elif self._supervisor.draining and is_sent:
-            self._end_in("drained", 0)
+            self._departure.set_for("drained", 0)
         elif self._supervisor.draining and self._pulse.standing[0] == "serving":
-            self._end_in("draining", _LAST_LOGS)
+            self._departure.set_for("draining", _LAST_LOGS)
         elif self._supervisor.draining:
-            self._end_in("draining without an API", _LAST_ANSWERS)
+            self._departure.set_for("draining without an API", _LAST_ANSWERS)
         elif is_sent and self.slots:
-            self._end_in("idle", min(_LINGER, self._patience))
+            self._departure.set_for("idle", min(_LINGER, self._patience))
         else:
-            self._end_in("alone", self._patience)
-
-    def _end_in(self, kind: str, seconds: float) -> None:
-        """End in *seconds*, unless something changes until then; for the same reason it is not put off."""
-        if kind == self._end_kind:
-            return
-        self._end_kind = kind
-        if self._end is not None:
-            self._end.cancel()
-            self._end = None
-        if kind:
-            self._end = self._loop.call_later(seconds, self._leave)
+            self._departure.set_for("alone", self._patience)
 
     def _leave(self) -> None:
         self._is_leaving = True
