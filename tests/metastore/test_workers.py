@@ -43,6 +43,8 @@ from metastore.queries import workers as queries
 from tests.metastore.flow import Flow
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy import Connection
 
     from metastore.records import RunRecord
@@ -289,12 +291,15 @@ async def test_a_renewal_promises_no_less_than_the_one_before_it(fleet: Fleet, h
 async def test_a_promise_is_ended_of_those_who_are_known_to_have_heard_of_less(fleet: Fleet) -> None:
     for worker in (W1, W2):
         await fleet.register(worker)
-    left = select(agents.c.lease_until).order_by(agents.c.agent_id)
-    before = await fleet.store.read(lambda conn: list(conn.execute(left).scalars()))
+
+    def leases(conn: Connection) -> list[datetime]:
+        return list(conn.execute(select(agents.c.lease_until).order_by(agents.c.agent_id)).scalars())
+
+    before = await fleet.store.read(leases)
     await fleet.store.write(shorten, [W1], LEASE * 2)
-    assert await fleet.store.read(lambda conn: list(conn.execute(left).scalars())) == before
+    assert await fleet.store.read(leases) == before
     await fleet.store.write(shorten, [W1], LEASE / 3)
-    first, second = await fleet.store.read(lambda conn: list(conn.execute(left).scalars()))
+    first, second = await fleet.store.read(leases)
     assert second == before[1]
     assert before[0] - first > LEASE / 2
 

@@ -66,16 +66,16 @@ class SimProcess(Process):
 class Site:
     """All hosts, what carries requests between them, and what is written down about them."""
 
-    def __init__(self, loop: SimLoop, chance: Chance, weather: Weather) -> None:
+    def __init__(self, loop: SimLoop, chance: Chance, weather: Weather, last_event: Callable[[], int]) -> None:
+        """*last_event* tells the number of the last one that is committed."""
         self.loop = loop
+        self.last_event = last_event
         self.chance = chance
         self.weather = weather
         #: Where what belongs to no process runs: the kernel, the service manager, whoever makes faults.
         self.context = copy_context()
         self.hosts: dict[str, Host] = {}
         self.network = Network(self)
-        #: Tells the number of the last event that is committed.
-        self.last_event: Callable[[], int] = lambda: 0
         #: Whether nothing goes wrong any more, and what is left is to come to an end.
         self.is_calm = False
         #: What tasks wrote, when they died, what clients asked and were answered, and what must never happen.

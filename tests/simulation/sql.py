@@ -285,8 +285,7 @@ class SqlDatabase:
         for key, capacity in rows.fetchall():
             if self._known.get(key, -1) != capacity:
                 self._known[key] = capacity
-                last = self._writer.raw.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
-                self.capacities.append((last, key, capacity))
+                self.capacities.append((last_event(self._writer.raw), key, capacity))
 
 
 def _wait(work: Any) -> None:

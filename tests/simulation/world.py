@@ -64,8 +64,7 @@ class World:
         self.weather = weather
         self.database = database
         self.size = size
-        self.site = Site(loop, chance, weather)
-        self.site.last_event = database.last_event
+        self.site = Site(loop, chance, weather, database.last_event)
         self.profile = profile
         dice = chance.stream("world")
         self.broker = Broker(self.site, chance.stream("broker"), tells=dice.random() < 0.6)

@@ -82,10 +82,9 @@ class Instances:
             self._free(run, instance.attempt)
         instance.fence = fence
         instance.attempt = self.attempts[attempt_id] = Attempt(attempt_id, instance.key, fence, line, queued_at=at)
-        limits = _limits(run, instance.attempt)
-        if len(limits) == 1:
+        if not _slots(instance.attempt):
             self._report.add("I-12", "an attempt was admitted that takes no slot", line)
-        for key in limits:
+        for key in _limits(run, instance.attempt):
             self._capacity.take(key, attempt_id, line)
 
     def _start(self, run: Run, instance: Instance, at: int, line: Line) -> None:
@@ -218,8 +217,14 @@ class Instances:
 
 
 def _limits(run: Run, attempt: Attempt) -> list[str]:
-    slots = (attempt.queued.get("data") or {}).get("slots")
+    slots = _slots(attempt)
     return [f"dag:{run.dag_id}:tasks"] + ([slots] if slots else [])
+
+
+def _slots(attempt: Attempt) -> str | None:
+    """Return the limit that an attempt takes a slot of."""
+    slots: str | None = (attempt.queued.get("data") or {}).get("slots")
+    return slots
 
 
 def _inputs(run: Run, instance: Instance) -> dict[str, str]:

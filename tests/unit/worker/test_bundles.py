@@ -248,6 +248,7 @@ def run_four(kit: Kit, api: Api) -> None:
     messages = [kit.send(kit.shell("exec true")) for _ in range(4)]
     assert [message.wait() for message in messages] == 4 * ["acked"]
     assert {api.row(message.attempt_id).state for message in messages} == {"success"}
+    assert {len(api.row(message.attempt_id).finish) > 0 for message in messages} == {True}
 
 
 def test_a_busy_worker_makes_fewer_requests_than_calls(kit: Kit, api: Api) -> None:
